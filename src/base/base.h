@@ -27,9 +27,11 @@
 
 /* ---- status (status.c) ------------------------------------------------------------------------- */
 
-#define STATUS_MESSAGE_BYTES 4000 /* longest message kept; longer input is shortened in it */
+/* Longest message kept: with what a program puts around it, it stays below the 4,000 bytes of 3.18. Of a longer one the
+ * middle is left out, so that the file at its beginning and the expectation at its end remain. */
+#define STATUS_MESSAGE_BYTES 3800
 
-/* Records the message of this thread (control characters escaped, cut at STATUS_MESSAGE_BYTES) and returns s. */
+/* Records the message of this thread (one line: control characters and malformed UTF-8 escaped) and returns s. */
 sca_status status_fail(sca_status s, const char *format, ...) PRINTF_LIKE(2, 3);
 /* Puts "context: " in front of the current message; for callers that know the file when the callee did not. */
 sca_status status_context(sca_status s, const char *format, ...) PRINTF_LIKE(2, 3);
@@ -101,7 +103,7 @@ sca_status dir_make(const char *path);
 typedef struct file_out file_out;
 sca_status file_out_open(const char *path, file_out **out);
 sca_status file_out_put(file_out *f, const void *data, size_t bytes);
-sca_status file_out_seek(file_out *f, int64_t offset); /* from the start; in-place targets: only forward by nothing */
+sca_status file_out_seek(file_out *f, int64_t offset); /* from the start; written in place: only where it is already */
 sca_status file_out_commit(file_out *f); /* frees f, also when it fails */
 void file_out_abort(file_out *f);        /* removes the temporary file; accepts NULL */
 sca_status file_write(const char *path, const void *data, size_t bytes); /* open, put, commit */
@@ -146,7 +148,9 @@ bool utf8_valid(const char *text, size_t bytes);
 /* Appends text with every malformed byte replaced by U+FFFD, as JSON output needs. */
 void str_put_utf8(str *s, const char *text, size_t bytes);
 
-/* ---- JSON (json.c), on top of jansson and YAJL -------------------------------------------------------- */
+/* ---- JSON (json.c), on top of jansson ------------------------------------------------------------------- */
+
+#define JSON_DEPTH 128 /* deepest nesting accepted: what walks a value recursively needs little stack */
 
 /* Small documents: the whole value in memory. Messages name file, line and column. Duplicate keys are refused.
  * *out is released with json_decref. */
@@ -169,7 +173,7 @@ sca_status json_may_text(const json_t *object, const char *key, const char *file
 
 /* Writers into a str. */
 void json_put_text(str *s, const char *text, size_t bytes); /* quoted, escaped, valid UTF-8 (U+FFFD), one line */
-void json_put_real(str *s, double value);                   /* 17 digits; null when not finite */
+void json_put_real(str *s, double value); /* the fewest digits, up to 17, that read back equal; null when not finite */
 
 /* Files of any size: every element of a top-level array, or of an array that is a member of the top-level object, is
  * handed over as one value, in file order, and freed after the call. Other members of a top-level object come with

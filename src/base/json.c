@@ -1,0 +1,445 @@
+/* json.c - JSON by jansson. Files of any size are cut into elements here, and jansson reads one at a time, so that
+ * small and large files obey the same rules. */
+#include "base/base.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SMALL_BYTES = 1 << 30 }; /* json_open: tokenizer.json of large vocabularies has tens of megabytes */
+
+/* ---- memory: jansson reports some failed allocations as syntax errors --------------------------------------- */
+
+static _Thread_local bool no_memory;
+
+static void *counted_alloc(size_t bytes)
+{
+    void *p = mem_alloc(bytes);
+    if (!p) no_memory = true;
+    return p;
+}
+
+/* A program that gave jansson its own allocator keeps it: what it allocated must go back there. */
+static void take_allocator(void)
+{
+    json_malloc_t allocate;
+    json_free_t release;
+    json_get_alloc_funcs(&allocate, &release);
+    if (allocate == malloc && release == free) json_set_alloc_funcs(counted_alloc, mem_free);
+}
+
+static void prepare(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, take_allocator);
+    no_memory = false;
+}
+
+/* ---- where values end ------------------------------------------------------------------------------------------
+ */
+
+typedef struct scan {
+    const char *text, *name; /* name: for messages */
+    size_t bytes, at;
+} scan;
+
+static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+static void skip_space(scan *s)
+{
+    while (s->at < s->bytes && is_space(s->text[s->at])) s->at++;
+}
+
+/* The character at the next token, 0 at the end of the text. */
+static char peek(scan *s)
+{
+    skip_space(s);
+    return s->at < s->bytes ? s->text[s->at] : 0;
+}
+
+static void locate(const scan *s, size_t at, size_t *line, size_t *column)
+{
+    *line = *column = 1;
+    for (size_t i = 0; i < at && i < s->bytes; i++)
+        if (s->text[i] == '\n')
+            ++*line, *column = 1;
+        else
+            ++*column;
+}
+
+static sca_status fail_at(const scan *s, size_t at, const char *what)
+{
+    size_t line, column;
+    locate(s, at, &line, &column);
+    return status_fail(SCA_ERR_FORMAT, "%s: line %zu, column %zu: %s", s->name, line, column, what);
+}
+
+static void skip_string(scan *s)
+{
+    for (s->at++; s->at < s->bytes && s->text[s->at] != '"'; s->at++)
+        if (s->text[s->at] == '\\') s->at++;
+    s->at = s->at < s->bytes ? s->at + 1 : s->bytes;
+}
+
+/* Steps over one value. Only its end is found and its depth bounded (`around`: levels that enclose it); whether it
+ * is right is for jansson to say. */
+static sca_status skip_value(scan *s, size_t around)
+{
+    size_t depth = 0;
+    skip_space(s);
+    while (s->at < s->bytes) {
+        char c = s->text[s->at];
+        if (c == '"') {
+            skip_string(s);
+        } else if (c == '[' || c == '{') {
+            if (++depth + around > JSON_DEPTH) return fail_at(s, s->at, "nested too deeply");
+            s->at++;
+        } else if (c == ']' || c == '}') {
+            if (depth == 0) return SCA_OK;
+            depth--;
+            s->at++;
+        } else if (depth == 0 && (c == ',' || c == ':' || is_space(c))) {
+            return SCA_OK;
+        } else {
+            s->at++;
+            continue; /* inside a number or a word */
+        }
+        if (depth == 0) return SCA_OK;
+    }
+    return SCA_OK;
+}
+
+/* The value that is s->text[begin..s->at). */
+static sca_status load(const scan *s, size_t begin, json_t **out)
+{
+    json_error_t error;
+    prepare();
+    *out = json_loadb(s->text + begin, s->at - begin, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL,
+                      &error);
+    if (*out) return SCA_OK;
+    if (no_memory || error.text[0] == 0 || json_error_code(&error) == json_error_out_of_memory)
+        return mem_fail(s->at - begin, s->name);
+    size_t at = error.position > 0 ? (size_t)error.position - 1 : 0;
+    return fail_at(s, begin + at, error.text);
+}
+
+/* ---- small documents
+ * ---------------------------------------------------------------------------------------------- */
+
+sca_status json_parse(const char *text, size_t bytes, const char *name, json_t **out)
+{
+    *out = NULL;
+    scan s = { .text = text, .name = name, .bytes = bytes };
+    if (peek(&s) == 0 && s.at == bytes) return fail_at(&s, s.at, "is empty, expected a JSON value");
+    size_t begin = s.at;
+    TRY(skip_value(&s, 0));
+    s.at = bytes; /* what follows the value is jansson's to refuse */
+    return load(&s, begin, out);
+}
+
+sca_status json_open(const char *path, json_t **out)
+{
+    char *text;
+    size_t bytes;
+    *out = NULL;
+    TRY(file_read(path, SMALL_BYTES, &text, &bytes));
+    sca_status status = json_parse(text, bytes, path, out);
+    mem_free(text);
+    return status;
+}
+
+typedef struct dump {
+    file_out *file;
+    sca_status status;
+} dump;
+
+static int put_dump(const char *text, size_t bytes, void *user)
+{
+    dump *d = user;
+    if (d->status == SCA_OK) d->status = file_out_put(d->file, text, bytes);
+    return d->status == SCA_OK ? 0 : -1;
+}
+
+sca_status json_save(const char *path, const json_t *value)
+{
+    dump d = { .status = SCA_OK };
+    TRY(file_out_open(path, &d.file));
+    prepare();
+    size_t flags = JSON_INDENT(2) | JSON_REAL_PRECISION(17) | JSON_ENCODE_ANY;
+    if (json_dump_callback(value, put_dump, &d, flags) != 0 && d.status == SCA_OK)
+        d.status = no_memory ? mem_fail(0, path) : status_fail(SCA_ERR_ARGUMENT, "%s: no value to write", path);
+    if (d.status == SCA_OK) d.status = file_out_put(d.file, "\n", 1);
+    if (d.status == SCA_OK) return file_out_commit(d.file);
+    file_out_abort(d.file);
+    return d.status;
+}
+
+/* ---- members
+ * -------------------------------------------------------------------------------------------------------- */
+
+/* "0", "'text'", "a list": what was found, for messages. */
+static void put_found(str *s, const json_t *value)
+{
+    switch (value ? json_typeof(value) : JSON_NULL) {
+    case JSON_OBJECT: str_put(s, "an object"); return;
+    case JSON_ARRAY: str_put(s, "a list"); return;
+    case JSON_STRING: str_printf(s, "'%.200s'", json_string_value(value)); return;
+    case JSON_INTEGER: str_printf(s, "%lld", (long long)json_integer_value(value)); return;
+    case JSON_REAL: str_printf(s, "%.17g", json_real_value(value)); return;
+    case JSON_TRUE: str_put(s, "true"); return;
+    case JSON_FALSE: str_put(s, "false"); return;
+    case JSON_NULL: str_put(s, value ? "null" : "absent"); return;
+    }
+}
+
+static sca_status member_fail(const json_t *value, const char *key, const char *file, const char *expected)
+{
+    str found = { 0 };
+    put_found(&found, value);
+    sca_status status =
+        status_fail(SCA_ERR_FORMAT, "%s: '%s' is %s, expected %s", file, key, str_text(&found), expected);
+    str_free(&found);
+    return status;
+}
+
+/* The member, NULL when absent. */
+static sca_status member(const json_t *object, const char *key, const char *file, const json_t **out)
+{
+    *out = NULL;
+    if (!json_is_object(object)) return status_fail(SCA_ERR_FORMAT, "%s: expected an object with '%s'", file, key);
+    *out = json_object_get(object, key);
+    return SCA_OK;
+}
+
+static sca_status to_int(const json_t *v, const char *key, const char *file, int64_t least, int64_t most,
+                         int64_t *out)
+{
+    char expected[96];
+    double real = json_is_real(v) ? json_real_value(v) : 0.5;
+    bool whole = real >= -9007199254740992.0 && real <= 9007199254740992.0 && real == floor(real); /* 1.0 is 1 */
+    int64_t value = json_is_integer(v) ? (int64_t)json_integer_value(v) : whole ? (int64_t)real : 0;
+    if ((json_is_integer(v) || whole) && value >= least && value <= most) {
+        *out = value;
+        return SCA_OK;
+    }
+    if (most == INT64_MAX)
+        snprintf(expected, sizeof expected, "an integer from %lld on", (long long)least);
+    else
+        snprintf(expected, sizeof expected, "an integer from %lld to %lld", (long long)least, (long long)most);
+    return member_fail(v, key, file, least == INT64_MIN && most == INT64_MAX ? "an integer" : expected);
+}
+
+static sca_status to_real(const json_t *v, const char *key, const char *file, double *out)
+{
+    if (!json_is_number(v) || !isfinite(json_number_value(v))) return member_fail(v, key, file, "a finite number");
+    *out = json_number_value(v);
+    return SCA_OK;
+}
+
+static sca_status to_text(const json_t *v, const char *key, const char *file, const char **out)
+{
+    if (!json_is_string(v)) return member_fail(v, key, file, "a text");
+    if (strlen(json_string_value(v)) != json_string_length(v))
+        return status_fail(SCA_ERR_FORMAT, "%s: '%s' contains a 0 character, expected plain text", file, key);
+    *out = json_string_value(v);
+    return SCA_OK;
+}
+
+sca_status json_need_int(const json_t *object, const char *key, const char *file, int64_t least, int64_t most,
+                         int64_t *out)
+{
+    const json_t *v;
+    TRY(member(object, key, file, &v));
+    return to_int(v, key, file, least, most, out);
+}
+
+sca_status json_need_real(const json_t *object, const char *key, const char *file, double *out)
+{
+    const json_t *v;
+    TRY(member(object, key, file, &v));
+    return to_real(v, key, file, out);
+}
+
+sca_status json_need_text(const json_t *object, const char *key, const char *file, const char **out)
+{
+    const json_t *v;
+    TRY(member(object, key, file, &v));
+    return to_text(v, key, file, out);
+}
+
+sca_status json_may_int(const json_t *object, const char *key, const char *file, int64_t least, int64_t most,
+                        int64_t *out)
+{
+    const json_t *v;
+    TRY(member(object, key, file, &v));
+    return !v || json_is_null(v) ? SCA_OK : to_int(v, key, file, least, most, out);
+}
+
+sca_status json_may_real(const json_t *object, const char *key, const char *file, double *out)
+{
+    const json_t *v;
+    TRY(member(object, key, file, &v));
+    return !v || json_is_null(v) ? SCA_OK : to_real(v, key, file, out);
+}
+
+sca_status json_may_bool(const json_t *object, const char *key, const char *file, bool *out)
+{
+    const json_t *v;
+    TRY(member(object, key, file, &v));
+    if (!v || json_is_null(v)) return SCA_OK;
+    if (!json_is_boolean(v)) return member_fail(v, key, file, "true or false");
+    *out = json_is_true(v);
+    return SCA_OK;
+}
+
+sca_status json_may_text(const json_t *object, const char *key, const char *file, const char **out)
+{
+    const json_t *v;
+    TRY(member(object, key, file, &v));
+    return !v || json_is_null(v) ? SCA_OK : to_text(v, key, file, out);
+}
+
+/* ---- writers
+ * -------------------------------------------------------------------------------------------------------- */
+
+void json_put_text(str *s, const char *text, size_t bytes)
+{
+    str_putc(s, '"');
+    for (size_t i = 0; i < bytes;) {
+        size_t begin = i;
+        int32_t code = utf8_next(text, bytes, &i);
+        if (code < 0)
+            str_put(s, "\xef\xbf\xbd");
+        else if (code == '"' || code == '\\')
+            str_putc(s, '\\'), str_putc(s, (char)code);
+        else if (code == '\n')
+            str_put(s, "\\n");
+        else if (code < 0x20 || code == 0x7f || code == 0x2028 ||
+                 code == 0x2029) /* the last two end lines elsewhere */
+            str_printf(s, "\\u%04x", (unsigned)code);
+        else
+            str_put_bytes(s, text + begin, i - begin);
+    }
+    str_putc(s, '"');
+}
+
+void json_put_real(str *s, double value)
+{
+    if (!isfinite(value)) {
+        str_put(s, "null");
+        return;
+    }
+    size_t start = s->bytes;
+    for (int digits = 15; digits <= 17 && !s->failed; digits++) {
+        double back;
+        if (s->data) s->data[s->bytes = start] = 0;
+        str_printf(s, "%.*g", digits, value);
+        if (!s->failed && text_to_double(s->data + start, &back) && back == value) return;
+    }
+}
+
+/* ---- streams
+ * --------------------------------------------------------------------------------------------------------- */
+
+typedef struct stream {
+    scan s;
+    json_item_fn *fn;
+    void *user;
+} stream;
+
+/* Reads the value that follows, hands it over and frees it. */
+static sca_status pass_value(stream *t, const char *key, int64_t index, size_t around)
+{
+    json_t *item;
+    skip_space(&t->s);
+    size_t begin = t->s.at;
+    TRY(skip_value(&t->s, around));
+    if (t->s.at == begin) return fail_at(&t->s, begin, "expected a value");
+    TRY(load(&t->s, begin, &item));
+    sca_status status = t->fn(t->user, key, index, item);
+    json_decref(item);
+    return status == SCA_OK ? SCA_OK : status_context(status, "%s", t->s.name);
+}
+
+static sca_status pass_array(stream *t, const char *key, size_t around)
+{
+    scan *s = &t->s;
+    s->at++;
+    if (peek(s) == ']') return s->at++, SCA_OK;
+    for (int64_t index = 0;; index++) {
+        TRY(pass_value(t, key, index, around));
+        char c = peek(s);
+        if (c != ',' && c != ']') return fail_at(s, s->at, "expected ',' or ']'");
+        s->at++;
+        if (c == ']') return SCA_OK;
+    }
+}
+
+/* Reads "KEY": and adds the key to `seen`; *key is borrowed from there. */
+static sca_status next_key(stream *t, json_t *seen, const char **key)
+{
+    scan *s = &t->s;
+    json_t *text;
+    if (peek(s) != '"') return fail_at(s, s->at, "expected a key in quotes");
+    size_t begin = s->at;
+    skip_string(s);
+    TRY(load(s, begin, &text));
+    bool plain = strlen(json_string_value(text)) == json_string_length(text);
+    bool fresh = plain && !json_object_get(seen, json_string_value(text));
+    bool kept = fresh && json_object_set_new(seen, json_string_value(text), json_true()) == 0;
+    if (kept) *key = json_object_iter_key(json_object_iter_at(seen, json_string_value(text)));
+    json_decref(text);
+    if (!plain) return fail_at(s, begin, "a key contains a 0 character");
+    if (!fresh) return fail_at(s, begin, "this key is there twice");
+    if (!kept) return mem_fail(s->at - begin, s->name);
+    if (peek(s) != ':') return fail_at(s, s->at, "expected ':'");
+    s->at++;
+    return SCA_OK;
+}
+
+static sca_status pass_members(stream *t, json_t *seen)
+{
+    scan *s = &t->s;
+    s->at++;
+    if (peek(s) == '}') return s->at++, SCA_OK;
+    for (;;) {
+        const char *key = NULL;
+        TRY(next_key(t, seen, &key));
+        TRY(peek(s) == '[' ? pass_array(t, key, 2) : pass_value(t, key, -1, 1));
+        char c = peek(s);
+        if (c != ',' && c != '}') return fail_at(s, s->at, "expected ',' or '}'");
+        s->at++;
+        if (c == '}') return SCA_OK;
+    }
+}
+
+static sca_status pass_object(stream *t)
+{
+    prepare();
+    json_t *seen = json_object();
+    if (!seen) return mem_fail(0, t->s.name);
+    sca_status status = pass_members(t, seen);
+    json_decref(seen);
+    return status;
+}
+
+sca_status json_stream(const char *path, json_item_fn *fn, void *user)
+{
+    file_view view;
+    TRY(file_map(path, &view));
+    stream t = { .s = { .text = (const char *)view.data, .name = path, .bytes = view.bytes },
+                 .fn = fn,
+                 .user = user };
+    char c = peek(&t.s);
+    sca_status status = c == '['   ? pass_array(&t, NULL, 1)
+                        : c == '{' ? pass_object(&t)
+                                   : fail_at(&t.s, t.s.at, "expected a list or an object");
+    if (status == SCA_OK) {
+        skip_space(&t.s);
+        if (t.s.at < t.s.bytes) status = fail_at(&t.s, t.s.at, "expected the end of the file");
+    }
+    file_unmap(&view);
+    return status;
+}
