@@ -219,7 +219,7 @@ static size_t edit_distance(const char *a, size_t n, const char *b, size_t m)
 const char *text_nearest(const char *name, const char *const *names, size_t count)
 {
     const char *nearest = NULL;
-    size_t n = strlen(name), best = n / 3 + 2; /* distances from here on are chance */
+    size_t n = strlen(name), best = (n + 1) / 3 + 1; /* distances from here on are chance */
     if (n == 0 || n > NAME_MOST) return NULL;
     for (size_t i = 0; i < count; i++) {
         size_t m = strlen(names[i]);
