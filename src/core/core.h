@@ -64,6 +64,7 @@ typedef struct backend { /* a kind of machine */
     const char *name;    /* "cpu" "cuda" "simt" "ref" "null" "trace" */
     dtype act;           /* element type of activations, and of small parameters (norms, biases) */
     bool host_memory;    /* the host may read and write its memory; mapped files can be used in place */
+    bool measures;       /* null: memory is only measured; alloc hands out address ranges nobody may touch */
     sca_status (*open)(dev *d, const char *options); /* "threads=2,gemm=blas" */
     void (*close)(dev *d);
     void *(*alloc)(dev *d, size_t bytes); /* whole arenas only; NULL on failure */
@@ -93,7 +94,7 @@ const char *const *dev_kinds(void); /* NULL-terminated names of what is built in
 void dev_fail(dev *d, sca_status s, const char *format, ...) PRINTF_LIKE(3, 4);
 /* Reports and clears a failed stream: the only ways a failure comes out. */
 sca_status dev_check(dev *d);
-/* Host <-> device, contiguous, bytes as they are. put may return before the copy is done but src is free to reuse. */
+/* Host <-> device, contiguous, whole (bytes == tensor_bytes), bytes as they are. put may return before the copy is done but src is free to reuse. */
 void dev_put(dev *d, tensor dst, const void *src, size_t bytes);
 sca_status dev_get(dev *d, void *dst, tensor src, size_t bytes); /* waits; reports and clears failures */
 /* The same for float data of the host's type: converts to or from the tensor's element type. */
@@ -102,9 +103,11 @@ sca_status dev_get_f32(dev *d, float *dst, tensor src);
 
 /* ---- arenas (arena.c) ------------------------------------------------------------------------------------ */
 
-/* Bump allocation on one device, 64-byte aligned (256 on cuda). On the null device nothing is allocated and only the
- * peak is measured. Debug arenas put guard bytes after each tensor, fill new memory with signalling NaN and released
- * memory with another pattern (host_memory devices only). */
+/* Bump allocation on one device, 64-byte aligned (256 where the host cannot reach). On the null device nothing is
+ * allocated and only the peak is measured. Debug arenas (set `debug` before the first allocation) put guard bytes
+ * around each tensor, fill new memory with signalling NaN and released memory with another pattern (host_memory
+ * devices only). */
+#define ARENA_MEASURED_BYTES ((size_t)1 << 46) /* cap of an arena that only measures */
 typedef struct arena {
     dev *d;
     char *base;

@@ -32,6 +32,7 @@ typedef enum op_id {
     OP_COUNT
 } op_id;
 const char *op_name(op_id id);
+int op_outputs(op_id id); /* how many of the first parameters are outputs (views.c) */
 
 typedef struct op_table {
 #define OP(name, parameters, arguments) void (*name)(dev *d, OP_UNPACK parameters);
