@@ -1,0 +1,331 @@
+/* attention.c - attention as streaming softmax.
+ *
+ * The queries of a task stand side by side in the lanes of the vectors: scores come out as s[key][query], so the
+ * maximum, the exponentials and the sums run down the keys without crossing lanes, keys and values are read as they
+ * lie, and only the queries and the outputs are transposed, once. */
+#include "cpu/cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- queries ------------------------------------------------------------------------------------------- */
+
+size_t cpu_queries_floats(const cpu_kernels *k, int64_t count, int64_t D, int64_t keys)
+{
+    int64_t panels = ceil_div(count, k->nr);
+    return (size_t)(panels * k->nr * (2 * D + 3) + keys * k->nr);
+}
+
+void cpu_queries_open(cpu_queries *u, const cpu_kernels *k, int64_t count, int64_t D, float *scratch)
+{
+    int64_t panels = ceil_div(count, k->nr), lanes = panels * k->nr;
+    *u = (cpu_queries){ .kernels = k, .count = count, .panels = panels, .D = D };
+    u->q = scratch;
+    u->o = u->q + lanes * D;
+    u->m = u->o + lanes * D;
+    u->l = u->m + lanes;
+    u->top = u->l + lanes;
+    u->s = u->top + lanes;
+    memset(u->o, 0, (size_t)(lanes * D) * sizeof(float));
+    for (int64_t i = 0; i < lanes; i++) {
+        u->m[i] = u->top[i] = -INFINITY;
+        u->l[i] = 0.0f;
+    }
+    if (count < lanes) memset(u->q + (panels - 1) * D * k->nr, 0, (size_t)(D * k->nr) * sizeof(float));
+}
+
+void cpu_queries_load(cpu_queries *u, int64_t i, const float *q)
+{
+    int64_t nr = u->kernels->nr;
+    float *dst = u->q + i / nr * u->D * nr + i % nr;
+    for (int64_t d = 0; d < u->D; d++) dst[d * nr] = q[d];
+}
+
+void cpu_queries_dot(const cpu_queries *u, int64_t panel, int64_t keys, const float *k, int64_t ldk)
+{
+    int64_t nr = u->kernels->nr;
+    cpu_tiles(u->kernels, keys, u->D, k, ldk, u->q + panel * u->D * nr, nr, u->s, nr, false);
+}
+
+void cpu_queries_take(const cpu_queries *u, int64_t panel, int64_t keys, const float *v, int64_t ldv)
+{
+    int64_t nr = u->kernels->nr, at = panel * nr;
+    float *o = u->o + panel * u->D * nr;
+    u->kernels->expose(keys, u->s, u->D, o, u->m + at, u->top + at, u->l + at);
+    cpu_tiles_cols(u->kernels, u->D, keys, v, ldv, u->s, nr, o, nr, true);
+}
+
+void cpu_queries_close(cpu_queries *u)
+{
+    int64_t nr = u->kernels->nr;
+    for (int64_t p = 0; p < u->panels; p++)
+        u->kernels->close(u->D, u->o + p * u->D * nr, u->m + p * nr, u->l + p * nr, u->top + p * nr);
+}
+
+void cpu_queries_store(const cpu_queries *u, int64_t i, float *y)
+{
+    int64_t nr = u->kernels->nr;
+    const float *src = u->o + i / nr * u->D * nr + i % nr;
+    for (int64_t d = 0; d < u->D; d++) y[d] = src[d * nr];
+}
+
+/* ---- op_attention_fwd ------------------------------------------------------------------------------------ */
+
+enum {
+    KEYS = 96,     /* keys of a block, counted from key 0: part of the result, so the same for every call */
+    QUERIES = 256, /* queries of a task */
+    ROW_PAD = 16   /* keeps the copied keys and values off each other's cache sets */
+};
+
+typedef struct attention {
+    const cpu *c;
+    tensor y, lse, q, k, v, index;
+    attention_options o;
+    int64_t queries, chunks, ld;
+} attention;
+
+/* Keys `from` .. of sequence b, head g, next to each other. */
+static void gather(const attention *a, tensor t, int64_t b, int64_t g, int64_t from, int64_t count, float *dst)
+{
+    const float *base = (const float *)t.data + g * t.stride[2];
+    for (int64_t s = 0; s < count; s++) {
+        int64_t row = b;
+        if (tensor_given(a->index)) row = ((const int32_t *)a->index.data)[b * a->index.stride[0] + from + s];
+        const float *src = base + row * t.stride[0] + (from + s) * t.stride[1];
+        memcpy(dst + s * a->ld, src, (size_t)t.dim[3] * sizeof *dst);
+    }
+}
+
+/* Query t sees keys up to t + shift. */
+static void mask(const cpu_queries *u, int64_t first_query, int64_t from, int64_t keys, int64_t shift)
+{
+    int64_t nr = u->kernels->nr;
+    for (int64_t i = 0; i < nr; i++)
+        for (int64_t s = max64(0, first_query + i + shift + 1 - from); s < keys; s++) u->s[s * nr + i] = -INFINITY;
+}
+
+static void attend(const attention *a, cpu_queries *u, int64_t b, int64_t g, int64_t t0, float *k, float *v)
+{
+    int64_t Tk = a->k.dim[1], shift = Tk - a->q.dim[1], nr = u->kernels->nr;
+    int64_t seen = a->o.causal ? min64(Tk, t0 + u->count + shift) : Tk;
+    for (int64_t from = 0; from < seen; from += KEYS) {
+        int64_t keys = min64(KEYS, seen - from);
+        gather(a, a->k, b, g, from, keys, k);
+        gather(a, a->v, b, g, from, keys, v);
+        for (int64_t p = 0; p < u->panels; p++) {
+            int64_t first = t0 + p * nr;
+            cpu_queries_dot(u, p, keys, k, a->ld);
+            if (a->o.causal && from + keys - 1 > first + shift) mask(u, first, from, keys, shift);
+            u->kernels->scores(keys, u->s, a->o.scale, NULL, NULL, u->top + p * nr);
+            cpu_queries_take(u, p, keys, v, a->ld);
+        }
+    }
+}
+
+static void attention_task(void *context, int64_t task, int thread)
+{
+    const attention *a = context;
+    int64_t H = a->q.dim[2], Tq = a->q.dim[1], D = a->q.dim[3];
+    int64_t t0 = task % a->chunks * a->queries, h = task / a->chunks % H, b = task / a->chunks / H;
+    int64_t count = min64(a->queries, Tq - t0), g = h / (H / a->k.dim[2]);
+    float *k = cpu_scratch_of(a->c, thread), *v = k + KEYS * a->ld;
+    const float *q = (const float *)a->q.data + b * a->q.stride[0] + h * a->q.stride[2];
+    float *y = (float *)a->y.data + b * a->y.stride[0] + h * a->y.stride[2];
+    cpu_queries u;
+    cpu_queries_open(&u, a->c->kernels, count, D, v + KEYS * a->ld);
+    for (int64_t i = 0; i < count; i++) cpu_queries_load(&u, i, q + (t0 + i) * a->q.stride[1]);
+    attend(a, &u, b, g, t0, k, v);
+    cpu_queries_close(&u);
+    for (int64_t i = 0; i < count; i++) cpu_queries_store(&u, i, y + (t0 + i) * a->y.stride[1]);
+    if (!tensor_given(a->lse)) return;
+    float *lse = (float *)a->lse.data + b * a->lse.stride[0] + h * a->lse.stride[1] + t0;
+    for (int64_t i = 0; i < count; i++) lse[i] = cpu_queries_lse(&u, i);
+}
+
+void cpu_attention_fwd(dev *d, tensor y, tensor lse, tensor q, tensor k, tensor v, tensor index,
+                       attention_options o)
+{
+    cpu *c = cpu_of(d);
+    int64_t D = q.dim[3];
+    attention a = { c, y, lse, q, k, v, index, o, 0, 0, round_up(D, 16) + ROW_PAD };
+    a.queries = min64(QUERIES, q.dim[1]);
+    a.chunks = ceil_div(q.dim[1], a.queries);
+    size_t floats = (size_t)(2 * KEYS * a.ld) + cpu_queries_floats(c->kernels, a.queries, D, KEYS);
+    if (!cpu_scratch(d, floats * sizeof(float), 0)) return;
+    int64_t tasks = q.dim[0] * q.dim[2] * a.chunks;
+    cpu_parallel(c, tasks, attention_task, &a);
+}
+
+/* ---- op_relpos_attention_fwd -------------------------------------------------------------------------------- */
+
+enum {
+    REL_KEYS = 192,      /* keys of a block of a large map */
+    REL_KEYS_WHOLE = 256 /* a map of up to so many positions is one block */
+};
+
+typedef struct relpos {
+    const cpu *c;
+    tensor y, lse, qkv, pad, rel_h, rel_w;
+    relpos_options o;
+    int64_t D, h, w;      /* of a window, or of the map */
+    int64_t across, down; /* windows */
+    int64_t queries, chunks, keys, ld;
+} relpos;
+
+typedef struct relpos_at { /* what one task works on */
+    const relpos *a;
+    int64_t b, head, y0, x0; /* the window's corner */
+    int64_t h, w;            /* of its part inside the map: these are queries */
+    int64_t first;           /* query */
+    float *k, *v, *line;     /* line: (2s-1) x nr */
+    float *bias_h, *bias_w;  /* [panels][h][nr], [panels][w][nr] */
+    cpu_queries u;
+} relpos_at;
+
+/* The floats of q (part 0), k (1) or v (2) of a position of the window; NULL outside the map without `pad`. */
+static const float *relpos_part(const relpos_at *t, int64_t y, int64_t x, int64_t part)
+{
+    const relpos *a = t->a;
+    int64_t inner = (part * a->o.heads + t->head) * a->D;
+    if (y >= t->h || x >= t->w) return tensor_given(a->pad) ? (const float *)a->pad.data + inner : NULL;
+    return (const float *)a->qkv.data + t->b * a->qkv.stride[0] + (t->y0 + y) * a->qkv.stride[1] +
+           (t->x0 + x) * a->qkv.stride[2] + inner;
+}
+
+static void relpos_gather(const relpos_at *t, int64_t part, int64_t from, int64_t keys, float *dst)
+{
+    const relpos *a = t->a;
+    size_t bytes = (size_t)a->D * sizeof(float);
+    int64_t y = from / a->w, x = from % a->w;
+    for (int64_t i = 0; i < keys; i++, dst += a->ld) {
+        const float *src = relpos_part(t, y, x, part);
+        if (src)
+            memcpy(dst, src, bytes);
+        else
+            memset(dst, 0, bytes);
+        if (++x == a->w) {
+            x = 0;
+            y++;
+        }
+    }
+}
+
+/* bias[s][lane] = rel[at(lane) - s + size - 1] . q(lane), the panel's queries being at at(lane) along one axis */
+static void relpos_bias(const relpos_at *t, int64_t panel, tensor rel, int64_t size, bool along_x, float *bias)
+{
+    const cpu_queries *u = &t->u;
+    const cpu_kernels *k = u->kernels;
+    int64_t nr = k->nr;
+    cpu_tiles(k, 2 * size - 1, u->D, rel.data, rel.stride[0], u->q + panel * u->D * nr, nr, t->line, nr, false);
+    for (int64_t i = 0; i < nr; i++) {
+        int64_t query = t->first + min64(panel * nr + i, u->count - 1);
+        const float *src = t->line + ((along_x ? query % t->w : query / t->w) + size - 1) * nr + i;
+        for (int64_t s = 0; s < size; s++) bias[s * nr + i] = src[-s * nr];
+    }
+}
+
+/* Scales the scores of keys from .. and adds the biases, one row of the map at a time. */
+static void relpos_scores(const relpos_at *t, int64_t panel, int64_t from, int64_t keys)
+{
+    const relpos *a = t->a;
+    const cpu_queries *u = &t->u;
+    int64_t nr = u->kernels->nr;
+    bool biased = tensor_given(a->rel_h);
+    for (int64_t i = 0, n; i < keys; i += n) {
+        int64_t y = (from + i) / a->w, x = (from + i) % a->w;
+        n = min64(a->w - x, keys - i);
+        const float *along = biased ? t->bias_w + (panel * a->w + x) * nr : NULL;
+        const float *across = biased ? t->bias_h + (panel * a->h + y) * nr : NULL;
+        u->kernels->scores(n, u->s + i * nr, a->o.scale, along, across, u->top + panel * nr);
+    }
+}
+
+static void relpos_attend(relpos_at *t)
+{
+    const relpos *a = t->a;
+    cpu_queries *u = &t->u;
+    int64_t nr = u->kernels->nr, total = a->h * a->w;
+    for (int64_t p = 0; p < u->panels && tensor_given(a->rel_h); p++) {
+        relpos_bias(t, p, a->rel_h, a->h, false, t->bias_h + p * a->h * nr);
+        relpos_bias(t, p, a->rel_w, a->w, true, t->bias_w + p * a->w * nr);
+    }
+    for (int64_t from = 0; from < total; from += a->keys) {
+        int64_t keys = min64(a->keys, total - from);
+        relpos_gather(t, 1, from, keys, t->k);
+        relpos_gather(t, 2, from, keys, t->v);
+        for (int64_t p = 0; p < u->panels; p++) {
+            cpu_queries_dot(u, p, keys, t->k, a->ld);
+            relpos_scores(t, p, from, keys);
+            cpu_queries_take(u, p, keys, t->v, a->ld);
+        }
+    }
+}
+
+static void relpos_store(const relpos_at *t)
+{
+    const relpos *a = t->a;
+    for (int64_t i = 0; i < t->u.count; i++) {
+        int64_t y = t->y0 + (t->first + i) / t->w, x = t->x0 + (t->first + i) % t->w;
+        cpu_queries_store(&t->u, i,
+                          (float *)a->y.data + t->b * a->y.stride[0] + y * a->y.stride[1] + x * a->y.stride[2] +
+                              t->head * a->D);
+        if (tensor_given(a->lse))
+            ((float *)
+                 a->lse.data)[t->b * a->lse.stride[0] + t->head * a->lse.stride[1] + y * a->lse.stride[2] + x] =
+                cpu_queries_lse(&t->u, i);
+    }
+}
+
+static size_t relpos_floats(const relpos *a)
+{
+    int64_t nr = a->c->kernels->nr, panels = ceil_div(a->queries, nr);
+    return (size_t)(2 * a->keys * a->ld + (2 * max64(a->h, a->w) + panels * (a->h + a->w)) * nr) +
+           cpu_queries_floats(a->c->kernels, a->queries, a->D, a->keys);
+}
+
+static void relpos_task(void *context, int64_t task, int thread)
+{
+    const relpos *a = context;
+    const cpu_kernels *k = a->c->kernels;
+    int64_t chunk = task % a->chunks, nr = k->nr, panels = ceil_div(a->queries, nr);
+    task /= a->chunks;
+    relpos_at t = { .a = a, .head = task % a->o.heads, .first = chunk * a->queries };
+    task /= a->o.heads;
+    t.x0 = task % a->across * a->w;
+    t.y0 = task / a->across % a->down * a->h;
+    t.b = task / a->across / a->down;
+    t.h = min64(a->h, a->qkv.dim[1] - t.y0);
+    t.w = min64(a->w, a->qkv.dim[2] - t.x0);
+    int64_t count = min64(a->queries, t.h * t.w - t.first);
+    if (count <= 0) return;
+    t.k = cpu_scratch_of(a->c, thread);
+    t.v = t.k + a->keys * a->ld;
+    t.line = t.v + a->keys * a->ld;
+    t.bias_h = t.line + 2 * max64(a->h, a->w) * nr;
+    t.bias_w = t.bias_h + panels * a->h * nr;
+    cpu_queries_open(&t.u, k, count, a->D, t.bias_w + panels * a->w * nr);
+    for (int64_t i = 0; i < count; i++)
+        cpu_queries_load(&t.u, i, relpos_part(&t, (t.first + i) / t.w, (t.first + i) % t.w, 0));
+    relpos_attend(&t);
+    cpu_queries_close(&t.u);
+    relpos_store(&t);
+}
+
+void cpu_relpos_attention_fwd(dev *d, tensor y, tensor lse, tensor qkv, tensor pad, tensor rel_h, tensor rel_w,
+                              relpos_options o)
+{
+    relpos a = {
+        .c = cpu_of(d), .y = y, .lse = lse, .qkv = qkv, .pad = pad, .rel_h = rel_h, .rel_w = rel_w, .o = o
+    };
+    a.D = y.dim[3] / o.heads;
+    a.h = o.window ? o.window : qkv.dim[1];
+    a.w = o.window ? o.window : qkv.dim[2];
+    a.down = ceil_div(qkv.dim[1], a.h);
+    a.across = ceil_div(qkv.dim[2], a.w);
+    a.queries = min64(QUERIES, a.h * a.w);
+    a.chunks = ceil_div(a.h * a.w, a.queries);
+    a.keys = a.h * a.w <= REL_KEYS_WHOLE ? a.h * a.w : REL_KEYS;
+    a.ld = round_up(a.D, 16) + ROW_PAD;
+    if (!cpu_scratch(d, relpos_floats(&a) * sizeof(float), 0)) return;
+    cpu_parallel(a.c, qkv.dim[0] * a.down * a.across * o.heads * a.chunks, relpos_task, &a);
+}

@@ -1,0 +1,124 @@
+/* cpu.h - the host device: threads, scratch memory, and the product that the other files share. */
+#ifndef CPU_H
+#define CPU_H
+
+#include "cpu/kernels.h"
+
+typedef struct cpu_pool cpu_pool;
+
+typedef struct cpu {
+    const cpu_kernels *kernels;
+    cpu_pool *pool;
+    int threads;
+    char *scratch;        /* one part per thread, then the shared part */
+    size_t scratch_bytes; /* of the whole block */
+    size_t thread_bytes;  /* of one thread's part, as last asked for */
+} cpu;
+
+static inline cpu *cpu_of(const dev *d) { return d->impl; }
+
+/* ---- threads (pool.c) ---------------------------------------------------------------------------------- */
+
+/* Does task 0 .. tasks-1, each once, on any thread and in any order. Tasks write different outputs and no task adds
+ * to another's sum: results then do not depend on the number of threads. `thread` picks the scratch part. */
+typedef void cpu_task(void *context, int64_t task, int thread);
+sca_status cpu_pool_open(int threads, cpu_pool **out);
+void cpu_pool_close(cpu_pool *p); /* accepts NULL */
+void cpu_parallel(const cpu *c, int64_t tasks, cpu_task *fn, void *context);
+/* How many items a task should take so that there are a few tasks per thread and none is tiny. */
+int64_t cpu_grain(const cpu *c, int64_t items, int64_t cost_of_item);
+
+/* ---- scratch (cpu.c) ------------------------------------------------------------------------------------- */
+
+/* Gives every thread `thread_bytes` and all of them `shared_bytes`; what was there before is lost. False, and a
+ * failed stream, when memory is out. */
+bool cpu_scratch(dev *d, size_t thread_bytes, size_t shared_bytes);
+void *cpu_scratch_of(const cpu *c, int thread); /* 64-byte aligned */
+void *cpu_scratch_shared(const cpu *c);
+
+/* ---- views ------------------------------------------------------------------------------------------------ */
+
+static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+/* Elements from the start to row r, a row being one run of the last axis. */
+int64_t cpu_row_offset(const tensor *t, int64_t r);
+int64_t cpu_rows(const tensor *t); /* runs of the last axis */
+/* True when rows are at a constant distance *stride, as in a contiguous tensor or a slice of the last axis. */
+bool cpu_rows_even(const tensor *t, int64_t *stride);
+
+/* ---- products (gemm.c) -------------------------------------------------------------------------------------- */
+
+typedef enum gemm_b { GEMM_PANELS, GEMM_ROWS, GEMM_COLS } gemm_b; /* B as panels, as (N,K), as (K,N) */
+
+/* y[m][n] = act(alpha sum_k a[m][k] B[k][n] + bias[n]) + r[m][n]; a, bias, y, r in f32. */
+typedef struct gemm_job gemm_job;
+struct gemm_job {
+    int64_t M, N, K;
+    const float *a; /* rows lda apart, or NULL and `fill` makes them */
+    int64_t lda;
+    const void *b;
+    dtype b_type;
+    gemm_b b_kind;
+    int64_t ldb; /* GEMM_ROWS, GEMM_COLS */
+    float *y;
+    int64_t ldy;
+    const float *bias, *r; /* may be NULL; r may be y */
+    int64_t ldr;
+    float alpha;
+    activation act;
+    /* Several products at once: batch b uses a + batch_a[b], ... computed from strides of up to 2 leading axes. */
+    int64_t batch[2], batch_a[2], batch_b[2], batch_y[2];
+    /* Other sources of A and other homes of the result; `context` goes to both. */
+    void (*fill)(const gemm_job *j, int64_t m0, int64_t rows, int64_t k0, int64_t count, float *dst, int64_t ld);
+    /* c: rows x kernels.nr, the columns n0 .. n0+cols-1, without alpha, bias and act */
+    void (*sink)(const gemm_job *j, int64_t m0, int64_t rows, int64_t n0, int64_t cols, const float *c,
+                 int64_t ldc);
+    const void *context;
+    const cpu_kernels *kernels; /* set by cpu_gemm */
+};
+/* A job with alpha 1, one batch and nothing optional. */
+gemm_job cpu_gemm_job(int64_t M, int64_t N, int64_t K);
+/* Describes the weight w of op_linear_fwd and its relatives. */
+void cpu_gemm_weight(gemm_job *j, tensor w, bool in_out);
+void cpu_gemm(dev *d, const gemm_job *job);
+size_t cpu_panel_bytes(dtype type, int64_t N, int64_t K);
+
+/* One tile product of any height: rows are cut into nearly equal tiles. */
+void cpu_tiles(const cpu_kernels *k, int64_t rows, int64_t K, const float *a, int64_t lda, const float *b,
+               int64_t ldb, float *c, int64_t ldc, bool add);
+void cpu_tiles_cols(const cpu_kernels *k, int64_t rows, int64_t K, const float *a, int64_t lda, const float *b,
+                    int64_t ldb, float *c, int64_t ldc, bool add);
+
+/* ---- queries of one head, nr side by side (attention.c) ------------------------------------------------------ */
+
+/* Streaming softmax: load the queries, then step over blocks of keys and values in ascending order, then store. The
+ * result of a query depends on its keys and their blocks alone. */
+typedef struct cpu_queries {
+    const cpu_kernels *kernels;
+    int64_t count, panels, D;
+    float *q, *o;       /* [panels][D][nr] */
+    float *m, *l, *top; /* [panels][nr] */
+    float *s;           /* [keys][nr], scores of one panel */
+} cpu_queries;
+size_t cpu_queries_floats(const cpu_kernels *k, int64_t count, int64_t D, int64_t keys);
+void cpu_queries_open(cpu_queries *u, const cpu_kernels *k, int64_t count, int64_t D, float *scratch);
+/* Query i from q; the lanes left over are zero. */
+void cpu_queries_load(cpu_queries *u, int64_t i, const float *q);
+/* u->s of one panel: k q for `keys` rows of k */
+void cpu_queries_dot(const cpu_queries *u, int64_t panel, int64_t keys, const float *k, int64_t ldk);
+/* Takes u->s, scaled and biased as `scores` of kernels.h does, and the rows of v into the panel's sums. */
+void cpu_queries_take(const cpu_queries *u, int64_t panel, int64_t keys, const float *v, int64_t ldv);
+void cpu_queries_close(cpu_queries *u); /* now o holds the outputs and top the logarithms of the sums */
+void cpu_queries_store(const cpu_queries *u, int64_t i, float *y); /* D floats of query i */
+static inline float cpu_queries_lse(const cpu_queries *u, int64_t i) { return u->top[i]; }
+
+/* ---- the ops --------------------------------------------------------------------------------------------------
+ */
+
+#define OP(name, parameters, arguments) void cpu_##name(dev *d, OP_UNPACK parameters);
+#include "ops/ops.def"
+#undef OP
+
+#endif

@@ -1,0 +1,325 @@
+/* gemm.c - products with weights and between activations.
+ *
+ * Weights lie in panels of nr columns, [N/nr][K][nr], so that a tile product reads them in order. Few rows (a
+ * decoding step): the panels are streamed once, every panel against all rows. Many rows: a task is a block of rows
+ * times a block of columns; it walks over K in pieces that keep the piece of A in the second-level cache and one
+ * panel piece in the first, and carries the sums from piece to piece in scratch. Both ways, every output is the
+ * same chain of multiply-adds over ascending k, so the result does not depend on the way. */
+#include "cpu/cpu.h"
+
+#include <string.h>
+
+enum {
+    KC = 256,        /* depth of a piece: 16 KiB of a panel, half of the first-level cache */
+    MC = 96,         /* rows of a block: divided by every tile height; 96 KiB of A */
+    MC_ROWS = 192,   /* the same when B must be rearranged for every block */
+    NC = 512,        /* columns of a block: 192 KiB of sums */
+    FEW_ROWS = 24,   /* up to here the panels are streamed */
+    A_PAD = 16,      /* keeps rows of the copy of A off each other's cache sets */
+    PANEL_ROUND = 32 /* the widest panel: sizes then do not depend on the instruction set */
+};
+
+gemm_job cpu_gemm_job(int64_t M, int64_t N, int64_t K)
+{
+    return (gemm_job){ .M = M, .N = N, .K = K, .alpha = 1.0f, .act = ACT_NONE, .batch = { 1, 1 } };
+}
+
+void cpu_gemm_weight(gemm_job *j, tensor w, bool in_out)
+{
+    j->b = w.data;
+    j->b_type = w.type;
+    j->b_kind = w.layout == LAYOUT_PANELS ? GEMM_PANELS : in_out ? GEMM_COLS : GEMM_ROWS;
+    j->ldb = w.stride[0];
+}
+
+size_t cpu_panel_bytes(dtype type, int64_t N, int64_t K)
+{
+    return (size_t)round_up(N, PANEL_ROUND) * (size_t)K * dtype_bytes(type);
+}
+
+void cpu_tiles(const cpu_kernels *k, int64_t rows, int64_t K, const float *a, int64_t lda, const float *b,
+               int64_t ldb, float *c, int64_t ldc, bool add)
+{
+    int64_t tiles = ceil_div(rows, k->mr), at = 0;
+    for (int64_t i = 0; i < tiles; i++) {
+        int64_t next = rows * (i + 1) / tiles;
+        k->tile((int)(next - at), K, a + at * lda, lda, b, ldb, c + at * ldc, ldc, add);
+        at = next;
+    }
+}
+
+void cpu_tiles_cols(const cpu_kernels *k, int64_t rows, int64_t K, const float *a, int64_t lda, const float *b,
+                    int64_t ldb, float *c, int64_t ldc, bool add)
+{
+    int64_t tiles = ceil_div(rows, k->mr), at = 0;
+    for (int64_t i = 0; i < tiles; i++) {
+        int64_t next = rows * (i + 1) / tiles;
+        k->tile_cols((int)(next - at), K, a + at, lda, b, ldb, c + at * ldc, ldc, add);
+        at = next;
+    }
+}
+
+/* c[rows][nr] (+)= a times `count` lines of a panel of any type */
+static void panel_tiles(const cpu_kernels *k, int64_t rows, int64_t count, const float *a, int64_t lda,
+                        const void *b, dtype type, float *c, bool add)
+{
+    if (type == DT_F32) {
+        cpu_tiles(k, rows, count, a, lda, b, k->nr, c, k->nr, add);
+        return;
+    }
+    int64_t tiles = ceil_div(rows, k->mr), at = 0;
+    for (int64_t i = 0; i < tiles; i++) {
+        int64_t next = rows * (i + 1) / tiles;
+        (type == DT_BF16 ? k->tile_bf16 : k->tile_f16)((int)(next - at), count, a + at * lda, lda, b,
+                                                       c + at * k->nr, k->nr, add);
+        at = next;
+    }
+}
+
+/* ---- arranging B ------------------------------------------------------------------------------------------ */
+
+/* dst[k][nr] = columns n0.. of B at k0..: floats, columns beyond N zero. `turn`: nr x count floats of scratch. */
+static void arrange(const gemm_job *j, const void *b, int64_t n0, int64_t k0, int64_t count, float *dst,
+                    float *turn)
+{
+    const cpu_kernels *k = j->kernels;
+    int64_t nr = k->nr, cols = min64(nr, j->N - n0);
+    size_t size = dtype_bytes(j->b_type);
+    if (cols < nr) memset(dst, 0, (size_t)(count * nr) * sizeof *dst);
+    if (j->b_kind == GEMM_COLS) {
+        const char *p = (const char *)b + (size_t)(k0 * j->ldb + n0) * size;
+        for (int64_t i = 0; i < count; i++)
+            k->widen(dst + i * nr, j->b_type, p + (size_t)(i * j->ldb) * size, cols);
+        return;
+    }
+    const char *p = (const char *)b + (size_t)(n0 * j->ldb + k0) * size;
+    if (j->b_type == DT_F32) {
+        k->transpose(dst, nr, (const float *)(const void *)p, j->ldb, cols, count);
+        return;
+    }
+    for (int64_t i = 0; i < cols; i++)
+        k->widen(turn + i * count, j->b_type, p + (size_t)(i * j->ldb) * size, count);
+    k->transpose(dst, nr, turn, count, cols, count);
+}
+
+/* ---- the two ways ------------------------------------------------------------------------------------------- */
+
+typedef struct plan {
+    gemm_job job;
+    const cpu *c;
+    int64_t mc, nc, m_blocks, n_blocks; /* many rows */
+    int64_t panels_per_task;            /* few rows */
+} plan;
+
+static void finish(const gemm_job *j, int64_t batch, int64_t m0, int64_t rows, int64_t n0, const float *c)
+{
+    int64_t nr = j->kernels->nr, cols = min64(nr, j->N - n0);
+    if (j->sink) {
+        j->sink(j, m0, rows, n0, cols, c, nr);
+        return;
+    }
+    float *y = j->y + batch / j->batch[1] * j->batch_y[0] + batch % j->batch[1] * j->batch_y[1] + m0 * j->ldy + n0;
+    const float *r = j->r ? j->r + m0 * j->ldr + n0 : NULL;
+    j->kernels->finish(rows, cols, c, y, j->ldy, j->bias ? j->bias + n0 : NULL, r, j->ldr, j->alpha, j->act);
+}
+
+/* A task streams some panels against all rows. */
+static void few_rows_task(void *context, int64_t task, int thread)
+{
+    const plan *p = context;
+    const gemm_job *j = &p->job;
+    const cpu_kernels *k = j->kernels;
+    float *sums = cpu_scratch_of(p->c, thread);
+    int64_t nr = k->nr, panels = ceil_div(j->N, nr);
+    int64_t from = task * p->panels_per_task, to = min64(panels, from + p->panels_per_task);
+    size_t size = dtype_bytes(j->b_type);
+    for (int64_t n = from; n < to; n++) {
+        const char *b = (const char *)j->b + (size_t)(n * j->K * nr) * size;
+        for (int64_t k0 = 0; k0 < j->K; k0 += KC)
+            panel_tiles(k, j->M, min64(KC, j->K - k0), j->a + k0, j->lda, b + (size_t)(k0 * nr) * size, j->b_type,
+                        sums, k0 > 0);
+        finish(j, 0, 0, j->M, n * nr, sums);
+    }
+}
+
+/* Rows m0.. of A at k0.., copied so that they lie close together. */
+static void copy_a(const gemm_job *j, const float *a, int64_t m0, int64_t rows, int64_t k0, int64_t count,
+                   float *dst)
+{
+    const int64_t ld = KC + A_PAD;
+    if (j->fill) {
+        j->fill(j, m0, rows, k0, count, dst, ld);
+        return;
+    }
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(dst + i * ld, a + (m0 + i) * j->lda + k0, (size_t)count * sizeof *dst);
+}
+
+static void many_rows_task(void *context, int64_t task, int thread)
+{
+    const plan *p = context;
+    const gemm_job *j = &p->job;
+    const cpu_kernels *k = j->kernels;
+    int64_t nr = k->nr, batch = task / (p->m_blocks * p->n_blocks), block = task % (p->m_blocks * p->n_blocks);
+    int64_t m0 = block % p->m_blocks * p->mc, n0 = block / p->m_blocks * p->nc;
+    int64_t rows = min64(p->mc, j->M - m0), cols = min64(p->nc, j->N - n0);
+    int64_t outer = batch / j->batch[1], inner = batch % j->batch[1];
+    size_t size = dtype_bytes(j->b_type);
+    const float *a = j->a ? j->a + outer * j->batch_a[0] + inner * j->batch_a[1] : NULL;
+    const char *b = (const char *)j->b + (size_t)(outer * j->batch_b[0] + inner * j->batch_b[1]) * size;
+    float *a_copy = cpu_scratch_of(p->c, thread), *sums = a_copy + p->mc * (KC + A_PAD);
+    float *line = sums + p->mc * round_up(p->nc, nr), *turn = line + KC * nr;
+    for (int64_t k0 = 0; k0 < j->K; k0 += KC) {
+        int64_t count = min64(KC, j->K - k0);
+        copy_a(j, a, m0, rows, k0, count, a_copy);
+        for (int64_t n = 0; n < cols; n += nr) {
+            float *c = sums + n * p->mc;
+            if (j->b_kind == GEMM_PANELS) {
+                const char *panel = b + (size_t)((n0 + n) * j->K + k0 * nr) * size;
+                panel_tiles(k, rows, count, a_copy, KC + A_PAD, panel, j->b_type, c, k0 > 0);
+            } else {
+                arrange(j, b, n0 + n, k0, count, line, turn);
+                cpu_tiles(k, rows, count, a_copy, KC + A_PAD, line, nr, c, nr, k0 > 0);
+            }
+            if (k0 + count == j->K) finish(j, batch, m0, rows, n0 + n, c);
+        }
+    }
+}
+
+static void run_tasks(const plan *p, int64_t tasks, cpu_task *fn)
+{
+    const gemm_job *j = &p->job;
+    plan *context = (plan *)(uintptr_t)p;
+    double work = (double)j->M * (double)j->N * (double)j->K * (double)(j->batch[0] * j->batch[1]);
+    if (work > 2e5) {
+        cpu_parallel(p->c, tasks, fn, context);
+    } else {
+        for (int64_t i = 0; i < tasks; i++) fn(context, i, 0);
+    }
+}
+
+static void few_rows(dev *d, plan *p)
+{
+    const gemm_job *j = &p->job;
+    int64_t nr = j->kernels->nr, panels = ceil_div(j->N, nr);
+    if (!cpu_scratch(d, (size_t)(FEW_ROWS * nr) * sizeof(float), 0)) return;
+    p->panels_per_task = max64(1, ceil_div(panels, 6 * (int64_t)p->c->threads));
+    run_tasks(p, ceil_div(panels, p->panels_per_task), few_rows_task);
+}
+
+/* Equal blocks of columns, and smaller ones when there would be too few tasks. */
+static void cut(plan *p)
+{
+    const gemm_job *j = &p->job;
+    int64_t nr = j->kernels->nr, enough = 4 * (int64_t)p->c->threads, batches = j->batch[0] * j->batch[1];
+    p->mc = min64(round_up(j->M, j->kernels->mr), j->b_kind == GEMM_PANELS ? MC : MC_ROWS);
+    p->m_blocks = ceil_div(j->M, p->mc);
+    p->n_blocks = ceil_div(j->N, NC);
+    if (p->m_blocks * p->n_blocks * batches < enough) p->n_blocks = ceil_div(enough, p->m_blocks * batches);
+    p->nc = max64(round_up(ceil_div(j->N, p->n_blocks), nr), 2 * nr);
+    p->n_blocks = ceil_div(j->N, p->nc);
+}
+
+static void many_rows(dev *d, plan *p)
+{
+    const gemm_job *j = &p->job;
+    cut(p);
+    int64_t floats = p->mc * (KC + A_PAD) + p->mc * p->nc + 2 * KC * j->kernels->nr;
+    if (!cpu_scratch(d, (size_t)floats * sizeof(float), 0)) return;
+    run_tasks(p, j->batch[0] * j->batch[1] * p->m_blocks * p->n_blocks, many_rows_task);
+}
+
+void cpu_gemm(dev *d, const gemm_job *job)
+{
+    plan p = { .job = *job, .c = cpu_of(d) };
+    p.job.kernels = p.c->kernels;
+    if (job->M == 0 || job->N == 0 || job->batch[0] * job->batch[1] == 0) return;
+    bool stream =
+        job->M <= FEW_ROWS && !job->fill && job->b_kind == GEMM_PANELS && job->batch[0] * job->batch[1] == 1;
+    if (stream)
+        few_rows(d, &p);
+    else
+        many_rows(d, &p);
+}
+
+/* ---- the ops ----------------------------------------------------------------------------------------------------
+ */
+
+void cpu_linear_fwd(dev *d, tensor y, tensor x, tensor w, tensor b, tensor r, linear_options o)
+{
+    gemm_job j = cpu_gemm_job(y.dim[0], y.dim[1], x.dim[1]);
+    cpu_gemm_weight(&j, w, o.in_out);
+    j.a = x.data;
+    j.lda = x.stride[0];
+    j.y = y.data;
+    j.ldy = y.stride[0];
+    j.act = o.act;
+    if (tensor_given(b)) j.bias = b.data;
+    if (tensor_given(r)) {
+        j.r = r.data;
+        j.ldr = r.stride[0];
+    }
+    cpu_gemm(d, &j);
+}
+
+void cpu_matmul_fwd(dev *d, tensor y, tensor a, tensor b, matmul_options o)
+{
+    int m = y.ndim - 2, n = y.ndim - 1;
+    gemm_job j = cpu_gemm_job(y.dim[m], y.dim[n], a.dim[n]);
+    j.a = a.data;
+    j.lda = a.stride[m];
+    j.b = b.data;
+    j.b_type = b.type;
+    j.b_kind = o.trans_b ? GEMM_ROWS : GEMM_COLS;
+    j.ldb = b.stride[m];
+    j.y = y.data;
+    j.ldy = y.stride[m];
+    j.alpha = o.alpha;
+    for (int i = 0; i < m; i++) {
+        int to = 2 - m + i;
+        j.batch[to] = y.dim[i];
+        j.batch_a[to] = a.stride[i];
+        j.batch_b[to] = b.stride[i];
+        j.batch_y[to] = y.stride[i];
+    }
+    cpu_gemm(d, &j);
+}
+
+/* ---- packing
+ * ------------------------------------------------------------------------------------------------------- */
+
+typedef struct packing {
+    gemm_job job; /* describes w */
+    tensor y;
+    const cpu *c;
+} packing;
+
+static void pack_task(void *context, int64_t panel, int thread)
+{
+    const packing *p = context;
+    const gemm_job *j = &p->job;
+    int64_t nr = j->kernels->nr, n0 = panel * nr;
+    float *line = cpu_scratch_of(p->c, thread), *turn = line + KC * nr;
+    size_t size = dtype_bytes(p->y.type);
+    for (int64_t k0 = 0; k0 < j->K; k0 += KC) {
+        int64_t count = min64(KC, j->K - k0);
+        char *dst = (char *)p->y.data + (size_t)(n0 * j->K + k0 * nr) * size;
+        if (n0 < j->N)
+            arrange(j, j->b, n0, k0, count, line, turn);
+        else
+            memset(line, 0, (size_t)(count * nr) * sizeof *line);
+        dtype_convert(p->y.type, dst, DT_F32, line, (size_t)(count * nr));
+    }
+}
+
+void cpu_pack(dev *d, tensor y, tensor w, bool in_out)
+{
+    packing p = { .y = y, .c = cpu_of(d) };
+    int64_t rest = tensor_count(w) / max64(w.dim[0], 1);
+    p.job = in_out ? cpu_gemm_job(0, rest, w.dim[0]) : cpu_gemm_job(0, w.dim[0], rest);
+    cpu_gemm_weight(&p.job, w, in_out);
+    p.job.kernels = p.c->kernels;
+    int64_t nr = p.job.kernels->nr;
+    if (!cpu_scratch(d, (size_t)(2 * KC * nr) * sizeof(float), 0)) return;
+    cpu_parallel(p.c, round_up(p.job.N, PANEL_ROUND) / nr, pack_task, &p);
+}

@@ -1,0 +1,60 @@
+/* kernels.h - what is written once per instruction set: everything that touches many elements in a row. The files
+ * of the ops cut the work, these functions do it. All floats are contiguous along a row unless a stride is given.
+ */
+#ifndef CPU_KERNELS_H
+#define CPU_KERNELS_H
+
+#include "ops/ops.h"
+
+typedef struct cpu_kernels {
+    const char *name; /* "generic" "avx2" "avx512" */
+    int mr, nr;       /* a tile is up to mr rows of nr columns; nr is also the width of a weight panel */
+
+    /* Tile products, n < nr, 1 <= rows <= mr. Each output is one chain of multiply-adds over ascending k.
+     *   tile:      c[i ldc + n] (+)= sum_k a[i lda + k] b[k ldb + n]
+     *   tile_cols: c[i ldc + n] (+)= sum_k a[k lda + i] b[k ldb + n]
+     * `add` continues the chains from what c holds. The 16-bit ones read a panel: ldb is nr. */
+    void (*tile)(int rows, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
+                 int64_t ldc, bool add);
+    void (*tile_cols)(int rows, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
+                      int64_t ldc, bool add);
+    void (*tile_bf16)(int rows, int64_t K, const float *a, int64_t lda, const uint16_t *b, float *c, int64_t ldc,
+                      bool add);
+    void (*tile_f16)(int rows, int64_t K, const float *a, int64_t lda, const uint16_t *b, float *c, int64_t ldc,
+                     bool add);
+    /* y[i ldy + n] = act(alpha c[i nr + n] + bias[n]) + r[i ldr + n] for n < cols <= nr; bias and r may be NULL */
+    void (*finish)(int64_t rows, int64_t cols, const float *c, float *y, int64_t ldy, const float *bias,
+                   const float *r, int64_t ldr, float alpha, activation act);
+
+    void (*transpose)(float *dst, int64_t ldd, const float *src, int64_t lds, int64_t rows, int64_t cols);
+    void (*widen)(float *dst, dtype type, const void *src, int64_t n); /* F32, F16, BF16 to float */
+    void (*add)(float *y, const float *a, const float *b, int64_t n);
+    void (*activate)(float *y, const float *x, int64_t n, activation act);
+    void (*silu_mul)(float *y, const float *x, const float *u, int64_t n);
+    void (*layernorm)(float *y, const float *x, const float *w, const float *b, int64_t n, float eps, float *mean,
+                      float *rstd);
+    void (*rmsnorm)(float *y, const float *x, const float *w, int64_t n, float eps, float *rstd);
+
+    float (*max)(const float *x, int64_t n);
+    double (*sum)(const float *x, int64_t n);
+    double (*sum_exp)(const float *x, int64_t n, float shift);    /* sum of exp(x - shift) */
+    void (*shift)(float *y, const float *x, int64_t n, float by); /* y = x - by */
+
+    /* Attention keeps nr queries side by side: s[key][nr], o[D][nr], m, l, top[nr].
+     *   scores: s = scale s + along[key][nr] + across[nr], either may be NULL; top = max(top, s)
+     *   expose: s = exp(s - top); l and o, which were relative to m, become relative to top, l takes the new terms;
+     *           m = top. */
+    void (*scores)(int64_t keys, float *s, float scale, const float *along, const float *across, float *top);
+    void (*expose)(int64_t keys, float *s, int64_t D, float *o, float *m, const float *top, float *l);
+    /* o /= l, lse = m + log l */
+    void (*close)(int64_t D, float *o, const float *m, const float *l, float *lse);
+    /* Softmax down the rows of s[t ld + n], n < nr, after kb[t] is added */
+    void (*softmax_down)(int64_t T, float *s, int64_t ld, const float *kb);
+} cpu_kernels;
+
+extern const cpu_kernels cpu_kernels_generic;
+#if defined(__x86_64__)
+extern const cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512;
+#endif
+
+#endif
