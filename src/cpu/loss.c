@@ -100,12 +100,13 @@ static int index_first(const void *a, const void *b)
     return ((const choice *)a)->index < ((const choice *)b)->index ? -1 : 1;
 }
 
-/* How many of the best ones stay. */
+/* How many of the best ones stay: those that tie with the last of the top_k too. */
 static int64_t cut(choice *c, int64_t V, sample_options o)
 {
     int64_t keep = o.top_k > 0 ? min64(o.top_k, V) : V;
     if (keep == V && o.top_p >= 1.0f) return V;
     qsort(c, (size_t)V, sizeof *c, best_first);
+    while (keep < V && c[keep].weight == c[keep - 1].weight) keep++;
     if (o.top_p < 1.0f) {
         double total = 0.0, sum = 0.0;
         for (int64_t i = 0; i < keep; i++) total += c[i].weight;
@@ -126,14 +127,16 @@ static void sample_task(void *context, int64_t r, int thread)
     double most = (double)p->c->kernels->max(x, V), total = 0.0, sum = 0.0;
     for (int64_t i = 0; i < V; i++)
         c[i] = (choice){ exp(((double)x[i] - most) / (double)p->sample.temperature), (int32_t)i };
-    int64_t keep = cut(c, V, p->sample), at = 0;
+    int64_t keep = cut(c, V, p->sample);
+    int32_t pick = 0;
     for (int64_t i = 0; i < keep; i++) total += c[i].weight;
     double goal = (double)((const float *)p->other.data)[r] * total;
-    for (; at < keep - 1; at++) {
-        sum += c[at].weight;
-        if (sum > goal) break;
+    for (int64_t i = 0; i < keep && !(sum > goal); i++) {
+        if (!(c[i].weight > 0.0)) continue;
+        pick = c[i].index; /* rounding may leave the sum short of u: then the last one */
+        sum += c[i].weight;
     }
-    ((int32_t *)p->index.data)[r] = c[at].index;
+    ((int32_t *)p->index.data)[r] = pick;
 }
 
 void cpu_sample_fwd(dev *d, tensor index, tensor x, tensor u, sample_options o)
