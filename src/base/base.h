@@ -33,6 +33,9 @@
 
 /* Records the message of this thread (one line: control characters and malformed UTF-8 escaped) and returns s. */
 sca_status status_fail(sca_status s, const char *format, ...) PRINTF_LIKE(2, 3);
+/* Shows the compiler that the result is s, no SCA_OK: else it takes what a failed call leaves unset for a mistake. */
+static inline sca_status status_same(sca_status s) { return s; }
+#define status_fail(s, ...) (status_fail((s), __VA_ARGS__), status_same(s))
 /* Puts "context: " in front of the current message; for callers that know the file when the callee did not. */
 sca_status status_context(sca_status s, const char *format, ...) PRINTF_LIKE(2, 3);
 const char *status_message(void); /* this thread's message; "" if none */
@@ -74,6 +77,7 @@ void *mem_aligned(size_t alignment, size_t bytes);
 void mem_free(void *p);
 /* status_fail(SCA_ERR_MEMORY, "out of memory: <bytes> for <what>") */
 sca_status mem_fail(size_t bytes, const char *what);
+#define mem_fail(bytes, what) (mem_fail((bytes), (what)), status_same(SCA_ERR_MEMORY))
 bool size_mul(size_t a, size_t b, size_t *out);  /* false on overflow */
 
 /* Tests only: the n-th allocation (1-based, counted over all threads) from now on fails, once; 0 turns it off. */
@@ -234,7 +238,7 @@ typedef enum pickle_type {
 typedef struct pickle_value pickle_value;
 struct pickle_value {
     pickle_type type;
-    int64_t integer;             /* BOOL, INT (beyond 64 bits: an error)                       */
+    int64_t integer;             /* BOOL, INT (beyond 64 bits, as the magic number of torch's old format: an error) */
     double real;
     const char *text;            /* TEXT (UTF-8), BYTES, GLOBAL; 0-terminated, `count` bytes   */
     pickle_value **items;        /* LIST, TUPLE, SET, CALL, PERSID; DICT: key, value, key, ... */

@@ -55,6 +55,7 @@ void mem_free(void *p) { free(p); }
 
 void sca_free(void *text) { mem_free(text); }
 
+#undef mem_fail
 sca_status mem_fail(size_t bytes, const char *what)
 {
     return status_fail(SCA_ERR_MEMORY, "out of memory: %zu bytes for %s", bytes, what);

@@ -118,6 +118,7 @@ const char *sca_last_error(void) { return message; }
 
 const char *status_message(void) { return message; }
 
+#undef status_fail
 sca_status status_fail(sca_status s, const char *format, ...)
 {
     char line[sizeof message]; /* the arguments may point into the message they replace */
