@@ -161,4 +161,225 @@ const char *const *tokenizer_files(const tokenizer *t);
 const char *tokenizer_dir(const tokenizer *t); /* where they are; NULL when it came from a GGUF file */
 void tokenizer_close(tokenizer *t);
 
+/* ---- SAM's image encoder (sam_encoder.c); model.md 2 ------------------------------------------------------- */
+
+typedef struct encoder_block {
+    norm norm1, norm2;
+    linear qkv, proj;
+    param rel_h, rel_w; /* (2s-1, D), s = window or grid */
+    mlp mlp;
+    int window; /* 0: the whole map */
+} encoder_block;
+
+typedef struct sam_encoder {
+    const sam_config *config;
+    param patch_w, patch_b, pos; /* (D,3,p,p) (D) (1,g,g,D) */
+    encoder_block *blocks;       /* owned: sam_encoder_free */
+    param neck1, neck2;          /* (C,D,1,1) (C,C,3,3) */
+    norm neck_norm1, neck_norm2;
+} sam_encoder;
+
+sca_status sam_encoder_bind(param_set *s, sam_encoder *m, const sam_config *c);
+void sam_encoder_free(sam_encoder *m);
+/* embedding (g*g,C) from pixels (1,S,S,3), g = S / patch. The parts, for tests and tools: patches give x (g*g,D)
+ * without the position table when `positions` is false; a block works in place. */
+void sam_encoder_fwd(const pass *p, const sam_encoder *m, tensor embedding, tensor pixels);
+void sam_encoder_patches(const pass *p, const sam_encoder *m, tensor x, tensor pixels, bool positions);
+void sam_encoder_layer(const pass *p, const sam_encoder *m, int layer, tensor x);
+void sam_encoder_neck(const pass *p, const sam_encoder *m, tensor embedding, tensor x);
+
+/* ---- prompt encoder and mask decoder (sam_decoder.c); model.md 3, 5 ------------------------------------------ */
+
+typedef struct prompt_encoder {
+    const sam_config *config;
+    param gaussian, gaussian_alias;       /* (2,F): shared_image_embedding; its second name */
+    param point[4], not_a_point, no_mask; /* (1,C) */
+    param conv1_w, conv1_b, conv2_w, conv2_b, conv3_w, conv3_b;
+    norm norm1, norm2;
+} prompt_encoder;
+
+sca_status prompt_encoder_bind(param_set *s, prompt_encoder *m, const sam_config *c);
+
+enum { TOKEN_NEGATIVE, TOKEN_POSITIVE, TOKEN_CORNER1, TOKEN_CORNER2, TOKEN_PAD, TOKEN_ZERO };
+/* One sparse token: a position in the model's image (pixels, without the half pixel) and what it stands for. */
+typedef struct prompt_token {
+    double x, y;
+    int kind;
+} prompt_token;
+
+/* pe (g*g,C): position code of the image tokens. */
+void prompt_dense_pe(const pass *p, const prompt_encoder *m, tensor pe);
+/* sparse (N,n,C) of tokens[N][n]. */
+void prompt_sparse_fwd(const pass *p, const prompt_encoder *m, tensor sparse, const prompt_token *tokens);
+/* dense (N,g*g,C) from mask logits (N,4g,4g,1). */
+void prompt_mask_fwd(const pass *p, const prompt_encoder *m, tensor dense, tensor mask);
+
+enum { HEAD_LAYERS_MOST = 16 };
+typedef struct ffn {
+    linear layer[HEAD_LAYERS_MOST];
+    int layers;
+} ffn; /* ReLU between, nothing at the end */
+
+typedef struct mask_decoder {
+    const sam_config *config;
+    param iou_token, mask_tokens; /* (1,C) (masks,C) */
+    twoway transformer;
+    param up1_w, up1_b, up2_w, up2_b;
+    norm up_norm;
+    ffn *hyper; /* (masks), owned: mask_decoder_free */
+    ffn iou;
+} mask_decoder;
+
+sca_status mask_decoder_bind(param_set *s, mask_decoder *m, const sam_config *c);
+void mask_decoder_free(mask_decoder *m);
+/* tokens (N,1+masks+n,C): output tokens, then sparse (N,n,C), absent when there is no prompt (quirk Q3). */
+void mask_decoder_tokens(const pass *p, const mask_decoder *m, tensor tokens, tensor sparse);
+/* iou (N,masks) and logits (N,masks,4g,4g) of all mask tokens, from the transformer's outputs q (N,T,C), x
+ * (N,g*g,C). */
+void mask_decoder_iou(const pass *p, const mask_decoder *m, tensor iou, tensor q);
+void mask_decoder_masks(const pass *p, const mask_decoder *m, tensor logits, tensor q, tensor x);
+
+/* ---- feature mixer and projection (mixer.c); model.md 6, 7 ------------------------------------------------------
+ */
+
+typedef struct mixer {
+    int heads, tokens, task_tokens; /* caption heads, caption tokens of each */
+    param caption_tokens;           /* (heads*tokens, C) */
+    twoway transformer;
+    linear project; /* C -> d */
+    param task;     /* (2*task_tokens, d): recognition, caption */
+} mixer;
+
+sca_status mixer_bind(param_set *s, mixer *m, const model_config *c);
+void mixer_free(mixer *m);
+/* out (N, heads*tokens, C) of SAM's output tokens q (N,T,C) and image tokens x (N,g*g,C), which are overwritten. */
+void mixer_fwd(const pass *p, const mixer *m, tensor out, tensor q, tensor x, tensor pe);
+/* The same with all token outputs (N, heads*tokens + T, C). */
+void mixer_tokens_fwd(const pass *p, const mixer *m, tensor all, tensor q, tensor x, tensor pe);
+
+/* ---- language model (lm.c); model.md 8
+ * ---------------------------------------------------------------------------- */
+
+typedef struct lm_block {
+    norm norm1, norm2;
+    linear qkv, out, up, down; /* GPT-2 */
+    linear q, k, v, gate;      /* LLaMA, with out, up, down */
+} lm_block;
+
+typedef struct lm {
+    const lm_config *config;
+    param embedding, positions, head; /* (V,d) (n_positions,d) (V,d) */
+    lm_block *blocks;                 /* owned: lm_free */
+    norm norm_final;
+} lm;
+
+sca_status lm_bind(param_set *s, lm *m, const lm_config *c);
+void lm_free(lm *m);
+
+/* Keys and values of all layers: row r, position t. A sequence may read positions from the rows of others. */
+typedef struct lm_cache {
+    tensor k, v; /* (layers, rows, T, G*D) */
+} lm_cache;
+lm_cache lm_cache_new(const pass *p, const lm *m, int64_t rows, int64_t T);
+
+/* Hidden states after the last norm, h (B,T,d), in place of input embeddings h (before GPT-2's positions are
+ * added). The tokens stand at positions first .. first+T-1. Sequence b writes its keys to cache row b*row_step and
+ * reads position s from row index[b,s], index (B, first+T) I32. */
+void lm_fwd(const pass *p, const lm *m, tensor h, int64_t first, const lm_cache *cache, int64_t row_step,
+            tensor index);
+void lm_embed(const pass *p, const lm *m, tensor y, tensor ids);     /* (R,d) of ids (R) */
+void lm_logits(const pass *p, const lm *m, tensor logits, tensor h); /* (R,V) of h (R,d) */
+
+/* ---- generation (generate.c); eval.md 2
+ * ------------------------------------------------------------------------------ */
+
+typedef struct generate_options {
+    int beams, max_tokens, top_k;
+    double length_penalty, temperature, top_p;
+    uint64_t seed;
+} generate_options;
+
+typedef struct generated {
+    int *tokens; /* owned: mem_free; EOS included, without the borrowed BOS */
+    int n;
+    double logprob; /* sum over tokens */
+    double score;   /* beam search: logprob / length^penalty */
+} generated;
+
+/* out[0..N): one text for each prefix. task (t,d) stands before all of them, soft (N,q,d) is each one's own.
+ * first_stream: number of the first sequence, for the random numbers of sampling. */
+sca_status generate(const pass *p, const lm *m, tensor task, tensor soft, const generate_options *o,
+                    int64_t first_stream, generated *out);
+/* Log-probabilities by teacher forcing are in model.c. */
+
+/* ---- the whole model (model.c, load.c)
+ * ---------------------------------------------------------------------------------- */
+
+typedef struct net { /* parameters of one model on one device */
+    sam_encoder encoder;
+    prompt_encoder prompt;
+    mask_decoder decoder;
+    mixer mixer;
+    lm lm;
+    param_set params;
+} net;
+
+sca_status net_bind(net *n, const model_config *c);
+void net_free(net *n);
+
+typedef struct model model;
+/* Opens the device and the weights of the settings. Only model, run, generate and train.seed are read. */
+sca_status model_open(const config *c, model **out);
+void model_close(model *m);
+const model_config *model_sizes(const model *m);
+const tokenizer *model_tokenizer(const model *m); /* NULL: none, captions are ids */
+generate_options *model_generation(model *m);
+/* As architecture.md 3.12: {"model", "parts": [{"name", "parameters", "trained"}], "total", "trained", "sizes"}. */
+sca_status model_info(const config *c, str *json);
+/* {"arenas": [{"name", "bytes"}], "total_bytes"}: weights, scene, temp for `regions` regions, from the null device.
+ */
+sca_status model_plan(const config *c, int regions, str *json);
+/* directory (config.json, model.safetensors, tokenizer files) or one .safetensors file; type DT_NONE: as stored. */
+sca_status model_export(const model *m, const char *path, dtype type, bool trained_only);
+
+typedef struct scene scene;
+/* pixels (S,S,3) float32 normalised and padded, valid (height, width) of them. */
+sca_status scene_open(model *m, const float *pixels, int valid_width, int valid_height, int original_width,
+                      int original_height, scene **out);
+void scene_close(scene *s); /* accepts NULL */
+
+typedef struct region { /* a prompt in original pixels; see sca_prompt */
+    const sca_point *points;
+    int n_points;
+    const float *box, *mask;
+} region;
+
+typedef struct region_result { /* what scene_describe gives for one region; members not asked for stay empty */
+    float *iou;                /* (n_iou), owned: region_result_free */
+    int n_iou, best;
+    uint8_t *mask;        /* (original_height, original_width), 0 or 1; owned */
+    char **text;          /* (heads) owned, with their strings */
+    generated *generated; /* (heads) owned */
+    int heads;
+    /* for tests: filled when asked */
+    float *logits;         /* (n_iou, 4g, 4g) owned */
+    float *mixed, *prefix; /* (heads*tokens, C), (heads, task+tokens, d) owned */
+} region_result;
+
+typedef struct describe_options {
+    bool masks, captions, single; /* single: multimask_output false */
+    bool keep;                    /* fill logits, mixed, prefix */
+    bool recognition;             /* the task tokens of recognition */
+} describe_options;
+
+/* results: n, zeroed by the caller; released by region_result_free also after a failure. */
+sca_status scene_describe(scene *s, const region *regions, int n, const describe_options *o,
+                          region_result *results);
+void region_result_free(region_result *r, int n);
+int scene_mask_side(const scene *s);
+
+/* Teacher forcing: logits (n, L+1, V) float32 of the last L+1 positions for labels ids (n,L), right-padded by any
+ * id; captions of the caption task. Caller's memory. */
+sca_status scene_logits(scene *s, const region *regions, int n, const int *ids, int L, float *logits);
+
 #endif
