@@ -310,7 +310,6 @@ typedef struct generated {
  * first_stream: number of the first sequence, for the random numbers of sampling. */
 sca_status generate(const pass *p, const lm *m, tensor task, tensor soft, const generate_options *o,
                     int64_t first_stream, generated *out);
-/* Log-probabilities by teacher forcing are in model.c. */
 
 /* ---- the whole model (model.c, load.c)
  * ---------------------------------------------------------------------------------- */
@@ -348,12 +347,6 @@ sca_status scene_open(model *m, const float *pixels, int valid_width, int valid_
                       int original_height, scene **out);
 void scene_close(scene *s); /* accepts NULL */
 
-typedef struct region { /* a prompt in original pixels; see sca_prompt */
-    const sca_point *points;
-    int n_points;
-    const float *box, *mask;
-} region;
-
 typedef struct region_result { /* what scene_describe gives for one region; members not asked for stay empty */
     float *iou;                /* (n_iou), owned: region_result_free */
     int n_iou, best;
@@ -373,13 +366,13 @@ typedef struct describe_options {
 } describe_options;
 
 /* results: n, zeroed by the caller; released by region_result_free also after a failure. */
-sca_status scene_describe(scene *s, const region *regions, int n, const describe_options *o,
+sca_status scene_describe(scene *s, const sca_prompt *regions, int n, const describe_options *o,
                           region_result *results);
 void region_result_free(region_result *r, int n);
 int scene_mask_side(const scene *s);
 
 /* Teacher forcing: logits (n, L+1, V) float32 of the last L+1 positions for labels ids (n,L), right-padded by any
  * id; captions of the caption task. Caller's memory. */
-sca_status scene_logits(scene *s, const region *regions, int n, const int *ids, int L, float *logits);
+sca_status scene_logits(scene *s, const sca_prompt *regions, int n, const int *ids, int L, float *logits);
 
 #endif
