@@ -298,16 +298,16 @@ static tensor logical(const param_entry *e, void *data, dtype type)
 }
 
 /* A matrix into panels: from the mapped file where it can be, else through a copy on the host. */
-static sca_status place_panels(const param_set *params, const sources *s, size_t i, slot t, arena *weights)
+static sca_status place_panels(const param_set *params, const sources *s, size_t i, slot t, arena *into)
 {
     const param_entry *e = &params->entries[i];
     const weight *w = s->of[i].weight;
-    tensor to = logical(e, arena_bytes(weights, t.bytes), t.type);
+    tensor to = logical(e, arena_bytes(into, t.bytes), t.type);
     to.layout = LAYOUT_PANELS;
     void *copy = NULL;
     sca_status status = SCA_OK;
     dtype from = w && w->data && w->type != DT_F64 ? w->type : t.type;
-    if (w && w->data && w->type == from && weights->d->kind->host_memory) {
+    if (w && w->data && w->type == from && into->d->kind->host_memory) {
         TRY(sources_check(w));
     } else {
         size_t bytes = (size_t)param_count(e) * dtype_bytes(from);
@@ -319,8 +319,8 @@ static sca_status place_panels(const param_set *params, const sources *s, size_t
     if (!data && w) data = w->data;
     void *rows;
     memcpy(&rows, &data, sizeof rows); /* a tensor's data is not const; op_pack only reads it */
-    op_pack(weights->d, to, logical(e, rows, from), e->kind == PARAM_MATRIX_IN_OUT);
-    TRY_GOTO(done, dev_check(weights->d));
+    op_pack(into->d, to, logical(e, rows, from), e->kind == PARAM_MATRIX_IN_OUT);
+    TRY_GOTO(done, dev_check(into->d));
     if (w) weight_drop(w);
     e->p->v = to;
 done:
@@ -328,7 +328,7 @@ done:
     return status;
 }
 
-static sca_status place_rows(const param_set *params, const sources *s, size_t i, slot t, arena *weights)
+static sca_status place_rows(const param_set *params, const sources *s, size_t i, slot t, arena *into)
 {
     const param_entry *e = &params->entries[i];
     if (t.in_place) {
@@ -338,26 +338,26 @@ static sca_status place_rows(const param_set *params, const sources *s, size_t i
         e->p->v = logical(e, data, t.type);
         return SCA_OK;
     }
-    e->p->v = arena_tensor(weights, t.type, e->ndim, e->dim);
+    e->p->v = arena_tensor(into, t.type, e->ndim, e->dim);
     void *copy = mem_alloc(t.bytes);
     if (!copy) return mem_fail(t.bytes, e->name);
     sca_status status = sources_read(s, params, i, t.type, copy);
-    if (status == SCA_OK) dev_put(weights->d, e->p->v, copy, t.bytes);
+    if (status == SCA_OK) dev_put(into->d, e->p->v, copy, t.bytes);
     mem_free(copy);
-    return status == SCA_OK ? dev_check(weights->d) : status;
+    return status == SCA_OK ? dev_check(into->d) : status;
 }
 
-sca_status place(const param_set *params, const sources *s, arena *weights, dtype precision)
+sca_status place(const param_set *params, const sources *s, arena *into, dtype precision)
 {
     for (size_t i = 0; i < params->n; i++) {
         const param_entry *e = &params->entries[i];
-        slot t = slot_of(e, s ? &s->of[i] : NULL, weights->d->kind, precision);
+        slot t = slot_of(e, s ? &s->of[i] : NULL, into->d->kind, precision);
         if (!s) { /* a plan: shapes only */
-            e->p->v = arena_tensor(weights, t.type, e->ndim, e->dim);
+            e->p->v = arena_tensor(into, t.type, e->ndim, e->dim);
             continue;
         }
         if (s->of[i].shares >= 0) continue;
-        TRY(t.panels ? place_panels(params, s, i, t, weights) : place_rows(params, s, i, t, weights));
+        TRY(t.panels ? place_panels(params, s, i, t, into) : place_rows(params, s, i, t, into));
         progress("load weights", (int64_t)i, (int64_t)params->n);
     }
     for (size_t i = 0; s && i < params->n; i++)

@@ -31,6 +31,6 @@ sca_status sources_check(const weight *w);
  * plan of a model without files), place fills. */
 sca_status place_bytes(const param_set *params, const sources *s, const backend *kind, dtype precision,
                        size_t *bytes);
-sca_status place(const param_set *params, const sources *s, arena *weights, dtype precision);
+sca_status place(const param_set *params, const sources *s, arena *into, dtype precision);
 
 #endif
