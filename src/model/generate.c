@@ -46,7 +46,7 @@ typedef struct search {
     int32_t *top_index;
 } search;
 
-/* ---- memory of a search on the host ------------------------------------------------------------------------ */
+/* ---- memory of a search on the host ------------------------------------------------------------------ */
 
 static sca_status host_memory(search *s)
 {
@@ -90,8 +90,7 @@ static void host_free(search *s)
     mem_free(s->top_index);
 }
 
-/* ---- the language model's part --------------------------------------------------------------------------------
- */
+/* ---- the language model's part ----------------------------------------------------------------------- */
 
 /* The task tokens stand first, so their keys are the same for all regions: they are computed once, in row 0. The
  * regions' own vectors follow in row r*n of region r. Leaves the logits of the last position in rows 0..N-1. */
@@ -128,8 +127,7 @@ static void feed_tokens(search *s)
     lm_logits(p, s->m, s->logits, tensor_reshape2(s->h, R, s->m->config->width));
 }
 
-/* ---- greedy search and sampling
- * ---------------------------------------------------------------------------------- */
+/* ---- greedy search and sampling ---------------------------------------------------------------------- */
 
 /* Next token of each region and its log-probability. */
 static sca_status pick(search *s, int32_t *token, float *logprob)
@@ -184,8 +182,7 @@ static sca_status one_by_one(search *s, generated *out)
     return SCA_OK;
 }
 
-/* ---- beam search
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- beam search ------------------------------------------------------------------------------------- */
 
 typedef struct candidate {
     float score;
@@ -371,9 +368,7 @@ done:
     return status;
 }
 
-/* ---- entry
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- entry ------------------------------------------------------------------------------------------- */
 
 static sca_status check_options(const lm *m, const generate_options *o, int64_t prefix)
 {
@@ -410,7 +405,7 @@ sca_status generate(const pass *p, const lm *m, tensor task, tensor soft, const 
                  .V = m->config->vocab,
                  .stream = first_stream };
     /* The null device measures the longest run: nothing ends early there. */
-    s.eos = p->d->kind == &null_backend ? -2 : m->config->eos;
+    s.eos = p->d->kind->measures ? -2 : m->config->eos;
     size_t mark = arena_mark(p->temp);
     sca_status status;
     TRY_GOTO(done, host_memory(&s));

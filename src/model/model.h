@@ -6,7 +6,7 @@
 
 typedef struct tokenizer tokenizer; /* below */
 
-/* ---- weight files (weights.c, safetensors.c, torch.c, gguf.c, names.c) ------------------------------------ */
+/* ---- weight files (weights.c, safetensors.c, torch.c, gguf.c, names.c) ------------------------------- */
 
 /* One tensor of a file or directory, under its official name. */
 typedef struct weight {
@@ -56,7 +56,7 @@ sca_status safetensors_put(safetensors_out *f, const void *data, size_t bytes); 
 sca_status safetensors_commit(safetensors_out *f); /* frees f, also when it fails; fails when data is missing */
 void safetensors_abort(safetensors_out *f);        /* accepts NULL */
 
-/* ---- sizes (model_config.c): config.json, preprocessor_config.json, generation_config.json --------------- */
+/* ---- sizes (model_config.c): config.json, preprocessor_config.json, generation_config.json ----------- */
 
 typedef enum variant {
     VARIANT_BASE,
@@ -161,7 +161,7 @@ const char *const *tokenizer_files(const tokenizer *t);
 const char *tokenizer_dir(const tokenizer *t); /* where they are; NULL when it came from a GGUF file */
 void tokenizer_close(tokenizer *t);
 
-/* ---- SAM's image encoder (sam_encoder.c); model.md 2 ------------------------------------------------------- */
+/* ---- SAM's image encoder (sam_encoder.c); model.md 2 ------------------------------------------------- */
 
 typedef struct encoder_block {
     norm norm1, norm2;
@@ -188,7 +188,7 @@ void sam_encoder_patches(const pass *p, const sam_encoder *m, tensor x, tensor p
 void sam_encoder_layer(const pass *p, const sam_encoder *m, int layer, tensor x);
 void sam_encoder_neck(const pass *p, const sam_encoder *m, tensor embedding, tensor x);
 
-/* ---- prompt encoder and mask decoder (sam_decoder.c); model.md 3, 5 ------------------------------------------ */
+/* ---- prompt encoder and mask decoder (sam_decoder.c); model.md 3, 5 ---------------------------------- */
 
 typedef struct prompt_encoder {
     const sam_config *config;
@@ -239,8 +239,7 @@ void mask_decoder_tokens(const pass *p, const mask_decoder *m, tensor tokens, te
 void mask_decoder_iou(const pass *p, const mask_decoder *m, tensor iou, tensor q);
 void mask_decoder_masks(const pass *p, const mask_decoder *m, tensor logits, tensor q, tensor x);
 
-/* ---- feature mixer and projection (mixer.c); model.md 6, 7 ------------------------------------------------------
- */
+/* ---- feature mixer and projection (mixer.c); model.md 6, 7 ------------------------------------------- */
 
 typedef struct mixer {
     int heads, tokens, task_tokens; /* caption heads, caption tokens of each */
@@ -257,8 +256,7 @@ void mixer_fwd(const pass *p, const mixer *m, tensor out, tensor q, tensor x, te
 /* The same with all token outputs (N, heads*tokens + T, C). */
 void mixer_tokens_fwd(const pass *p, const mixer *m, tensor all, tensor q, tensor x, tensor pe);
 
-/* ---- language model (lm.c); model.md 8
- * ---------------------------------------------------------------------------- */
+/* ---- language model (lm.c); model.md 8 --------------------------------------------------------------- */
 
 typedef struct lm_block {
     norm norm1, norm2;
@@ -290,8 +288,7 @@ void lm_fwd(const pass *p, const lm *m, tensor h, int64_t first, const lm_cache 
 void lm_embed(const pass *p, const lm *m, tensor y, tensor ids);     /* (R,d) of ids (R) */
 void lm_logits(const pass *p, const lm *m, tensor logits, tensor h); /* (R,V) of h (R,d) */
 
-/* ---- generation (generate.c); eval.md 2
- * ------------------------------------------------------------------------------ */
+/* ---- generation (generate.c); eval.md 2 -------------------------------------------------------------- */
 
 typedef struct generate_options {
     int beams, max_tokens, top_k;
@@ -311,8 +308,7 @@ typedef struct generated {
 sca_status generate(const pass *p, const lm *m, tensor task, tensor soft, const generate_options *o,
                     int64_t first_stream, generated *out);
 
-/* ---- the whole model (model.c, load.c)
- * ---------------------------------------------------------------------------------- */
+/* ---- the whole model (model.c, load.c) --------------------------------------------------------------- */
 
 typedef struct net { /* parameters of one model on one device */
     sam_encoder encoder;
@@ -333,6 +329,7 @@ void model_close(model *m);
 const model_config *model_sizes(const model *m);
 const tokenizer *model_tokenizer(const model *m); /* NULL: none, captions are ids */
 generate_options *model_generation(model *m);
+void model_generation_from(const config *c, generate_options *o); /* section `generate` of the settings */
 /* As architecture.md 3.12: {"model", "parts": [{"name", "parameters", "trained"}], "total", "trained", "sizes"}. */
 sca_status model_info(const config *c, str *json);
 /* {"arenas": [{"name", "bytes"}], "total_bytes"}: weights, scene, temp for `regions` regions, from the null device.

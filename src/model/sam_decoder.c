@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-/* ---- prompt encoder ---------------------------------------------------------------------------------------- */
+/* ---- prompt encoder ---------------------------------------------------------------------------------- */
 
 sca_status prompt_encoder_bind(param_set *s, prompt_encoder *m, const sam_config *c)
 {
@@ -136,7 +136,7 @@ void prompt_mask_fwd(const pass *p, const prompt_encoder *m, tensor dense, tenso
     arena_release(p->temp, mark);
 }
 
-/* ---- mask decoder -------------------------------------------------------------------------------------------- */
+/* ---- mask decoder ------------------------------------------------------------------------------------ */
 
 /* proj_in, layers.0 .. layers.{n-3}, proj_out */
 static void ffn_bind(param_set *s, ffn *m, int layers, int64_t in, int64_t hidden, int64_t out, const char *prefix)

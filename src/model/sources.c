@@ -1,11 +1,12 @@
 /* sources.c - where parameters come from: a model directory, a SAM and a language model, or the seed. */
-#include "model/sources.h"
+#include "model/inside.h"
 
 #include "base/rng.h"
 
+#include <stdio.h>
 #include <string.h>
 
-/* ---- opening ------------------------------------------------------------------------------------------------ */
+/* ---- opening ----------------------------------------------------------------------------------------- */
 
 static sca_status open_part(const char *path, sca_status (*rename)(weights *w), weights **out)
 {
@@ -44,7 +45,7 @@ void sources_close(sources *s)
     *s = (sources){ 0 };
 }
 
-/* ---- matching ------------------------------------------------------------------------------------------------ */
+/* ---- matching ---------------------------------------------------------------------------------------- */
 
 /* The file that must hold an entry, or NULL when it is initialised. A model directory (one file set) holds all. */
 static weights *home(const sources *s, const param_entry *e, bool directory)
@@ -183,8 +184,7 @@ sca_status sources_match(sources *s, const param_set *params)
     return SCA_OK;
 }
 
-/* ---- values
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- values ------------------------------------------------------------------------------------------ */
 
 /* Index of the first value that is NaN or infinite, or -1: the exponent is all ones. */
 static int64_t first_bad16(const uint16_t *v, int64_t n, uint16_t exponent)
@@ -251,8 +251,7 @@ sca_status sources_read(const sources *s, const param_set *params, size_t i, dty
     return SCA_OK;
 }
 
-/* ---- placing
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- placing ----------------------------------------------------------------------------------------- */
 
 typedef struct slot { /* how one entry is kept on a device */
     dtype type;
@@ -283,13 +282,16 @@ static slot slot_of(const param_entry *e, const source *from, const backend *kin
     return t;
 }
 
-sca_status place_bytes(const param_set *params, const sources *s, const backend *kind, dtype precision,
-                       size_t *bytes)
+void place_bytes(const param_set *params, const sources *s, const backend *kind, dtype precision, size_t *bytes,
+                 size_t *mapped)
 {
-    *bytes = 0;
-    for (size_t i = 0; i < params->n; i++)
-        *bytes += (slot_of(&params->entries[i], s ? &s->of[i] : NULL, kind, precision).bytes + 255) / 256 * 256;
-    return SCA_OK;
+    *bytes = *mapped = 0;
+    for (size_t i = 0; i < params->n; i++) {
+        slot t = slot_of(&params->entries[i], &s->of[i], kind, precision);
+        *bytes += (t.bytes + 255) / 256 * 256;
+        if (t.in_place && s->of[i].shares < 0)
+            *mapped += (size_t)param_count(&params->entries[i]) * dtype_bytes(t.type);
+    }
 }
 
 static tensor logical(const param_entry *e, void *data, dtype type)

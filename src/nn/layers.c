@@ -23,7 +23,7 @@ tensor pass_stat(const pass *p, int64_t rows)
 
 tensor pass_ids(const pass *p, int64_t rows) { return arena_tensor(p->temp, DT_I32, 1, &rows); }
 
-/* ---- linear -------------------------------------------------------------------------------------------------- */
+/* ---- linear ------------------------------------------------------------------------------------------ */
 
 #define NAME_BYTES 224
 
@@ -64,8 +64,7 @@ void linear_fwd(const pass *p, const linear *m, tensor y, tensor x, activation a
     op_linear_fwd(p->d, y, x, m->w.v, m->b.v, r, (linear_options){ .act = act, .in_out = m->in_out });
 }
 
-/* ---- norms ------------------------------------------------------------------------------------------------------
- */
+/* ---- norms ------------------------------------------------------------------------------------------- */
 
 void layernorm_bind(param_set *s, norm *m, int64_t C, float eps, const char *format, ...)
 {
@@ -98,8 +97,7 @@ void norm_fwd(const pass *p, const norm *m, tensor y, tensor x)
         op_rmsnorm_fwd(p->d, y, tensor_none(), x, m->w.v, m->eps);
 }
 
-/* ---- MLP
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- MLP --------------------------------------------------------------------------------------------- */
 
 /* Rows that go through the hidden layer at once: the hidden activations of more would be most of a pass's memory.
  */

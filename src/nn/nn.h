@@ -10,7 +10,7 @@
 
 #include "ops/ops.h"
 
-/* ---- parameters (param.c) -------------------------------------------------------------------------------- */
+/* ---- parameters (param.c) ---------------------------------------------------------------------------- */
 
 typedef struct param {
     tensor v, g;
@@ -58,7 +58,7 @@ const param_entry *param_find(const param_set *s, const char *name);
 int64_t param_count(const param_entry *e);
 void param_set_free(param_set *s);
 
-/* ---- a pass over a model ------------------------------------------------------------------------------------ */
+/* ---- a pass over a model ----------------------------------------------------------------------------- */
 
 typedef struct pass {
     dev *d;
@@ -72,8 +72,7 @@ tensor pass_4d(const pass *p, int64_t a, int64_t b, int64_t c, int64_t d);
 tensor pass_stat(const pass *p, int64_t rows); /* (rows) F: F32, F64 on ref */
 tensor pass_ids(const pass *p, int64_t rows);  /* (rows) I32 */
 
-/* ---- layers (layers.c) -----------------------------------------------------------------------------------------
- */
+/* ---- layers (layers.c) ------------------------------------------------------------------------------- */
 
 typedef struct linear {
     param w, b;
@@ -101,8 +100,7 @@ typedef struct mlp {
 /* y = down(act(up x)) + r.  y,r (R,C)  x (R,K) */
 void mlp_fwd(const pass *p, const mlp *m, tensor y, tensor x, tensor r);
 
-/* ---- SAM's two-way transformer (twoway.c): in the mask decoder and in the mixer; model.md 4
- * ------------------------ */
+/* ---- SAM's two-way transformer (twoway.c): in the mask decoder and in the mixer; model.md 4 ---------- */
 
 typedef struct cross { /* attention with inner width M = C / downsample, H heads of D = M / H */
     param q_w, k_w, v_w, out_w, q_b, k_b, v_b, out_b; /* (M,C) (M,C) (M,C) (C,M) and biases */

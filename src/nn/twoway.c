@@ -13,8 +13,7 @@
 #include <math.h>
 #include <stdio.h>
 
-/* ---- parameters
- * --------------------------------------------------------------------------------------------------- */
+/* ---- parameters -------------------------------------------------------------------------------------- */
 
 /* Token side projections are products over rows; image side ones are only ever read head by head. */
 static void cross_bind(param_set *s, cross *m, int64_t C, int64_t M, bool token_queries, const char *prefix)
@@ -84,8 +83,7 @@ void twoway_free(twoway *m)
     m->blocks = NULL;
 }
 
-/* ---- forward
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- forward ----------------------------------------------------------------------------------------- */
 
 typedef struct frame { /* sizes of one call */
     const pass *p;

@@ -1,0 +1,300 @@
+/* api.c - sca.h over the layers below: where images, models and settings meet. */
+#include "data/data.h"
+#include "model/model.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct sca_model {
+    model *inner;
+    config *settings; /* for sca_model_set */
+};
+
+struct sca_scene {
+    sca_model *m;
+    scene *inner;
+    int width, height;
+};
+
+/* ---- models -------------------------------------------------------------------------------------------- */
+
+sca_status sca_model_open(const sca_config *c, sca_model **out)
+{
+    *out = NULL;
+    sca_model *m = mem_zero(1, sizeof *m);
+    if (!m) return mem_fail(sizeof *m, "a model");
+    sca_status status = config_copy(c, &m->settings);
+    if (status == SCA_OK) status = model_open(c, &m->inner);
+    if (status == SCA_OK) *out = m;
+    else sca_model_close(m);
+    return status;
+}
+
+void sca_model_close(sca_model *m)
+{
+    if (!m) return;
+    model_close(m->inner);
+    config_close(m->settings);
+    mem_free(m);
+}
+
+sca_status sca_model_set(sca_model *m, const char *assignment)
+{
+    if (!text_starts(assignment, "generate."))
+        return status_fail(SCA_ERR_ARGUMENT, "'%s' cannot be changed while the model is open, expected a setting of "
+                                             "'generate'; set it before sca_model_open", assignment);
+    TRY(config_set(m->settings, assignment));
+    model_generation_from(m->settings, model_generation(m->inner));
+    return SCA_OK;
+}
+
+int sca_model_heads(const sca_model *m) { return model_sizes(m->inner)->caption_heads; }
+
+sca_status sca_model_save(const sca_model *m, const char *path) { return sca_model_export(m, path, NULL, 0); }
+
+sca_status sca_model_export(const sca_model *m, const char *path, const char *dtype, int trained_only)
+{
+    static const struct { const char *name; enum dtype type; } known[] = { { "f32", DT_F32 }, { "f16", DT_F16 },
+                                                                           { "bf16", DT_BF16 } };
+    enum dtype type = DT_NONE;
+    for (size_t i = 0; dtype && i < LENGTH(known); i++)
+        if (strcmp(dtype, known[i].name) == 0) type = known[i].type;
+    if (dtype && type == DT_NONE)
+        return status_fail(SCA_ERR_ARGUMENT, "the type '%s' is not known, expected f32, f16 or bf16", dtype);
+    return model_export(m->inner, path, type, trained_only != 0);
+}
+
+static sca_status json_result(sca_status status, str *s, char **json)
+{
+    if (status == SCA_OK) status = str_take(s, json);
+    str_free(s);
+    return status;
+}
+
+sca_status sca_model_info(const sca_config *c, char **json)
+{
+    *json = NULL;
+    str s = { 0 };
+    return json_result(model_info(c, &s), &s, json);
+}
+
+sca_status sca_plan(const sca_config *c, int regions, char **json)
+{
+    *json = NULL;
+    str s = { 0 };
+    return json_result(model_plan(c, regions, &s), &s, json);
+}
+
+/* SCA_LIBRARIES: "name=version;name=version", from the build. */
+sca_status sca_build_info(char **json)
+{
+    *json = NULL;
+    str s = { 0 };
+    str_printf(&s, "{\"version\": \"%s\", \"devices\": [", SCA_VERSION);
+    for (const char *const *kind = dev_kinds(); *kind; kind++)
+        str_printf(&s, "%s\"%s\"", kind == dev_kinds() ? "" : ", ", *kind);
+    str_put(&s, "], \"libraries\": {");
+    const char *at = SCA_LIBRARIES;
+    for (int i = 0; *at; i++) {
+        size_t name = strcspn(at, "="), version = strcspn(at + name + 1, ";");
+        str_printf(&s, "%s\"%.*s\": \"%.*s\"", i ? ", " : "", (int)name, at, (int)version, at + name + 1);
+        at += name + 1 + version;
+        at += *at == ';';
+    }
+    str_put(&s, "}}");
+    return json_result(SCA_OK, &s, json);
+}
+
+/* ---- scenes -------------------------------------------------------------------------------------------- */
+
+static sca_status check_image(const sca_image *image)
+{
+    if (image && image->rgb && image->width > 0 && image->height > 0) return SCA_OK;
+    return status_fail(SCA_ERR_ARGUMENT, "the image is empty, expected at least one pixel; read one with sca_image_read");
+}
+
+sca_status sca_encode(sca_model *m, const sca_image *image, sca_scene **out)
+{
+    *out = NULL;
+    TRY(check_image(image));
+    const model_config *c = model_sizes(m->inner);
+    int side = c->sam.image, width, height;
+    size_t bytes = (size_t)side * (size_t)side * 3 * sizeof(float);
+    sca_scene *s = mem_zero(1, sizeof *s);
+    float *pixels = mem_alloc(bytes);
+    sca_status status = s && pixels ? SCA_OK : mem_fail(bytes, "the model's image");
+    if (status == SCA_OK) status = image_pixels(image, side, c->mean, c->std, pixels, &width, &height);
+    if (status == SCA_OK)
+        status = scene_open(m->inner, pixels, width, height, image->width, image->height, &s->inner);
+    mem_free(pixels);
+    if (status != SCA_OK) {
+        mem_free(s);
+        return status;
+    }
+    s->m = m;
+    s->width = image->width;
+    s->height = image->height;
+    *out = s;
+    return SCA_OK;
+}
+
+void sca_scene_close(sca_scene *s)
+{
+    if (!s) return;
+    scene_close(s->inner);
+    mem_free(s);
+}
+
+int sca_scene_mask_side(const sca_scene *s) { return scene_mask_side(s->inner); }
+
+/* ---- regions ------------------------------------------------------------------------------------------- */
+
+/* x1, y1, x2, y2 of the inside pixels, x2 and y2 exclusive; zeros when there are none. */
+static void mask_bounds(const uint8_t *on, int width, int height, float box[4])
+{
+    int x1 = width, y1 = height, x2 = 0, y2 = 0;
+    for (int y = 0; y < height; y++) {
+        const uint8_t *row = on + (size_t)y * (size_t)width, *first = memchr(row, 1, (size_t)width);
+        if (!first) continue;
+        const uint8_t *last = memrchr(row, 1, (size_t)width);
+        if (y1 == height) y1 = y;
+        y2 = y + 1;
+        if (first - row < x1) x1 = (int)(first - row);
+        if (last - row + 1 > x2) x2 = (int)(last - row + 1);
+    }
+    bool empty = x2 == 0;
+    box[0] = empty ? 0 : (float)x1;
+    box[1] = empty ? 0 : (float)y1;
+    box[2] = (float)x2;
+    box[3] = (float)y2;
+}
+
+/* Hands over what `from` owns. */
+static void take_mask(const sca_scene *s, region_result *from, sca_mask *to)
+{
+    *to = (sca_mask){ .width = s->width, .height = s->height, .on = from->mask, .iou = from->iou, .n_iou = from->n_iou,
+                      .best = from->best };
+    from->mask = NULL;
+    from->iou = NULL;
+    mask_bounds(to->on, to->width, to->height, to->box_px);
+}
+
+static void take_text(region_result *from, int head, sca_text *to)
+{
+    generated *g = &from->generated[head];
+    *to = (sca_text){ .text = from->text[head], .tokens = g->tokens, .n_tokens = g->n, .logprob = (float)g->logprob };
+    from->text[head] = NULL;
+    g->tokens = NULL;
+}
+
+sca_status sca_describe(sca_scene *s, const sca_prompt *p, int n, sca_mask *masks, sca_text *texts)
+{
+    if (n < 0 || (n > 0 && !p))
+        return status_fail(SCA_ERR_ARGUMENT, "%d prompts, expected 0 or more and a list of them", n);
+    int heads = sca_model_heads(s->m);
+    region_result *results = mem_zero((size_t)n, sizeof *results);
+    if (n && !results) return mem_fail((size_t)n * sizeof *results, "results");
+    describe_options o = { .masks = masks != NULL, .captions = texts != NULL };
+    sca_status status = scene_describe(s->inner, p, n, &o, results);
+    for (int i = 0; i < n && status == SCA_OK; i++) {
+        if (masks) take_mask(s, &results[i], &masks[i]);
+        for (int h = 0; h < heads && texts; h++) take_text(&results[i], h, &texts[i * heads + h]);
+    }
+    region_result_free(results, n);
+    mem_free(results);
+    return status;
+}
+
+sca_status sca_segment(sca_scene *s, const sca_prompt *p, int n, sca_mask *out)
+{
+    return sca_describe(s, p, n, out, NULL);
+}
+
+sca_status sca_caption(sca_scene *s, const sca_prompt *p, int n, sca_text *out)
+{
+    return sca_describe(s, p, n, NULL, out);
+}
+
+void sca_mask_free(sca_mask *m, int n)
+{
+    for (int i = 0; m && i < n; i++) {
+        mem_free(m[i].on);
+        mem_free(m[i].iou);
+        m[i] = (sca_mask){ 0 };
+    }
+}
+
+void sca_text_free(sca_text *t, int n)
+{
+    for (int i = 0; t && i < n; i++) {
+        mem_free(t[i].text);
+        mem_free(t[i].tokens);
+        t[i] = (sca_text){ 0 };
+    }
+}
+
+sca_status sca_mask_rle(const sca_mask *m, char **counts)
+{
+    *counts = NULL;
+    mask_runs runs = { 0 };
+    sca_status status = mask_encode(m->on, m->width, m->height, &runs);
+    if (status == SCA_OK) status = mask_runs_text(&runs, counts);
+    mask_runs_free(&runs);
+    return status;
+}
+
+/* ---- mask prompts -------------------------------------------------------------------------------------- */
+
+sca_status sca_mask_prompt(const sca_scene *s, const uint8_t *gray, int width, int height, float *out)
+{
+    if (width != s->width || height != s->height)
+        return status_fail(SCA_ERR_ARGUMENT, "the mask is %d x %d, expected the image's size, %d x %d", width, height,
+                           s->width, s->height);
+    int side = sca_scene_mask_side(s), valid_width, valid_height;
+    image_target(width, height, side, &valid_width, &valid_height);
+    for (int y = 0; y < side; y++)
+        for (int x = 0; x < side; x++) {
+            bool inside = false;
+            if (x < valid_width && y < valid_height) { /* centre to centre */
+                int64_t from_x = (2 * (int64_t)x + 1) * width / (2 * (int64_t)valid_width);
+                int64_t from_y = (2 * (int64_t)y + 1) * height / (2 * (int64_t)valid_height);
+                inside = gray[from_y * width + from_x] >= 128;
+            }
+            out[(size_t)y * (size_t)side + (size_t)x] = inside ? 10.0f : -10.0f;
+        }
+    return SCA_OK;
+}
+
+static sca_status mask_from_tensor(const sca_scene *s, const char *path, float *out)
+{
+    weights *file;
+    TRY(weights_open(path, &file));
+    const weight *w = weights_find(file, "mask_input");
+    int64_t side = sca_scene_mask_side(s);
+    sca_status status;
+    if (!w)
+        status = status_fail(SCA_ERR_FORMAT, "%s: no tensor 'mask_input', expected one of (%lld,%lld)", path,
+                             (long long)side, (long long)side);
+    else if (w->count != side * side || w->ndim < 2 || w->dim[w->ndim - 1] != side || w->dim[w->ndim - 2] != side)
+        status = status_fail(SCA_ERR_FORMAT, "%s: tensor 'mask_input' has %lld values, expected (%lld,%lld)", path,
+                             (long long)w->count, (long long)side, (long long)side);
+    else
+        status = weight_read(w, DT_F32, out);
+    for (int64_t i = 0; status == SCA_OK && i < side * side; i++)
+        if (!(out[i] > -3e38f && out[i] < 3e38f))
+            status = status_fail(SCA_ERR_FORMAT, "%s: tensor 'mask_input' holds NaN or infinity, expected finite logits",
+                                 path);
+    weights_close(file);
+    return status;
+}
+
+sca_status sca_mask_prompt_read(const sca_scene *s, const char *path, float *out)
+{
+    if (text_ends(path, ".safetensors")) return mask_from_tensor(s, path, out);
+    int width, height;
+    uint8_t *gray;
+    TRY(image_read_gray(path, (int64_t)s->width * s->height, &width, &height, &gray));
+    sca_status status = sca_mask_prompt(s, gray, width, height, out);
+    mem_free(gray);
+    return status == SCA_OK ? status : status_context(status, "%s", path);
+}

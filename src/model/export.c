@@ -1,0 +1,223 @@
+/* export.c - a model written as files, and described without being loaded. */
+#include "model/inside.h"
+
+#include <string.h>
+
+/* ---- export ------------------------------------------------------------------------------------------ */
+
+/* Second names of one buffer are not written (the official writer leaves them out as well); a tied head is, because
+ * the official reader would leave it random (model.md 10.2). */
+static bool written(const param_entry *e, bool trained_only)
+{
+    if (trained_only) return e->trained;
+    return !e->alias || text_ends(e->name, "lm_head.weight");
+}
+
+static sca_status put_entries(const sources *s, const param_set *params, const weight_entry *list,
+                              bool trained_only, safetensors_out *file)
+{
+    size_t k = 0;
+    for (size_t i = 0; i < params->n; i++) {
+        const param_entry *e = &params->entries[i];
+        if (!written(e, trained_only)) continue;
+        dtype type = list[k++].type;
+        size_t bytes = (size_t)param_count(e) * dtype_bytes(type);
+        void *data = mem_alloc(bytes);
+        if (!data) return mem_fail(bytes, e->name);
+        sca_status status = sources_read(s, params, i, type, data);
+        if (status == SCA_OK) status = safetensors_put(file, data, bytes);
+        mem_free(data);
+        TRY(status);
+        progress("export", (int64_t)i + 1, (int64_t)params->n);
+    }
+    return SCA_OK;
+}
+
+static sca_status write_weights(const char *path, const sources *s, const param_set *params, dtype type,
+                                bool trained_only)
+{
+    weight_entry *list = mem_zero(params->n, sizeof *list);
+    if (!list) return mem_fail(params->n * sizeof *list, "the list of tensors");
+    size_t n = 0;
+    for (size_t i = 0; i < params->n; i++) {
+        const param_entry *e = &params->entries[i];
+        if (!written(e, trained_only)) continue;
+        list[n] =
+            (weight_entry){ .name = e->name, .type = type == DT_NONE ? s->of[i].stored : type, .ndim = e->ndim };
+        memcpy(list[n].dim, e->dim, sizeof e->dim);
+        n++;
+    }
+    safetensors_out *file = NULL;
+    sca_status status = safetensors_create(path, list, n, &file);
+    if (status == SCA_OK) status = put_entries(s, params, list, trained_only, file);
+    if (status == SCA_OK)
+        status = safetensors_commit(file);
+    else
+        safetensors_abort(file);
+    mem_free(list);
+    return status;
+}
+
+static sca_status save_json(const char *dir, const char *name, const json_t *value)
+{
+    char *path = path_join(dir, name);
+    if (!path) return mem_fail(strlen(dir) + strlen(name), "a path");
+    sca_status status = json_save(path, value);
+    mem_free(path);
+    return status;
+}
+
+static sca_status save_config(const char *dir, const model_config *c, dtype type)
+{
+    static const char *const name[] = { [DT_F32] = "float32", [DT_F16] = "float16", [DT_BF16] = "bfloat16" };
+    json_t *copy = json_deep_copy(c->json);
+    if (!copy || (type != DT_NONE && json_object_set_new(copy, "torch_dtype", json_string(name[type])))) {
+        json_decref(copy);
+        return mem_fail(0, "config.json");
+    }
+    sca_status status = save_json(dir, "config.json", copy);
+    json_decref(copy);
+    return status;
+}
+
+/* The tokenizer's own files, byte for byte. */
+static sca_status save_tokenizer(const tokenizer *t, const char *dir)
+{
+    const char *from = tokenizer_dir(t);
+    if (!from)
+        return status_fail(SCA_ERR_UNSUPPORTED, "%s: the tokenizer comes from a GGUF file and has no files to copy; name a "
+                                                "folder with model.tokenizer, or export a single .safetensors file", dir);
+    for (const char *const *name = tokenizer_files(t); *name; name++) {
+        char *source = path_join(from, *name), *target = path_join(dir, *name), *data = NULL;
+        size_t bytes;
+        sca_status status = source && target ? SCA_OK : mem_fail(strlen(dir), "a path");
+        if (status == SCA_OK) status = file_read(source, (size_t)1 << 30, &data, &bytes);
+        if (status == SCA_OK) status = file_write(target, data, bytes);
+        mem_free(data);
+        mem_free(source);
+        mem_free(target);
+        TRY(status);
+    }
+    return SCA_OK;
+}
+
+sca_status model_export(const model *m, const char *path, dtype type, bool trained_only)
+{
+    const sources *s = &m->from;
+    const param_set *params = &m->net.params;
+    if (type != DT_NONE && type != DT_F32 && type != DT_F16 && type != DT_BF16)
+        return status_fail(SCA_ERR_ARGUMENT, "export as %s: expected f32, f16 or bf16", dtype_name(type));
+    if (text_ends(path, ".safetensors")) return write_weights(path, s, params, type, trained_only);
+    const model_config *c = model_sizes(m);
+    TRY(dir_make(path));
+    TRY(save_config(path, c, type));
+    TRY(save_json(path, "preprocessor_config.json", c->preprocessor));
+    if (c->generation) TRY(save_json(path, "generation_config.json", c->generation));
+    if (model_tokenizer(m)) TRY(save_tokenizer(model_tokenizer(m), path));
+    char *file = path_join(path, "model.safetensors"); /* last: a directory without it is visibly incomplete */
+    if (!file) return mem_fail(strlen(path), "a path");
+    sca_status status = write_weights(file, s, params, type, trained_only);
+    mem_free(file);
+    return status;
+}
+
+/* ---- the parameter table (model.md 10.3) ------------------------------------------------------------- */
+
+typedef struct part {
+    const char *name, *prefix;
+} part;
+static const part parts[] = {
+    /* the first prefix that fits counts */
+    { "image encoder", "vision_encoder." },
+    { "prompt encoder", "prompt_encoder." },
+    { "feature mixer", "mask_decoder.additional_transformer." },
+    { "caption tokens", "mask_decoder.caption_tokens." },
+    { "mask decoder", "mask_decoder." },
+    { "task tokens", "task_tokens." },
+    { "projection", "language_project." },
+    { "language model", "language_model." },
+};
+
+/* Buffers and second names are no parameters. */
+static bool counted(const param_entry *e) { return !e->alias && !text_ends(e->name, "positional_embedding"); }
+
+static size_t part_of(const param_entry *e)
+{
+    size_t i = 0;
+    while (i < LENGTH(parts) - 1 && !text_starts(e->name, parts[i].prefix)) i++;
+    return i;
+}
+
+static void put_parts(const param_set *params, str *json)
+{
+    int64_t count[LENGTH(parts)] = { 0 }, total = 0, trained_total = 0;
+    bool trained[LENGTH(parts)] = { false };
+    for (size_t i = 0; i < params->n; i++) {
+        const param_entry *e = &params->entries[i];
+        if (!counted(e)) continue;
+        size_t at = part_of(e);
+        count[at] += param_count(e);
+        trained[at] |= e->trained;
+        total += param_count(e);
+        if (e->trained) trained_total += param_count(e);
+    }
+    str_put(json, "\"parts\": [");
+    for (size_t i = 0; i < LENGTH(parts); i++)
+        str_printf(json, "%s{\"name\": \"%s\", \"parameters\": %lld, \"trained\": %s}", i ? ", " : "",
+                   parts[i].name, (long long)count[i], trained[i] ? "true" : "false");
+    str_printf(json, "], \"total\": %lld, \"trained\": %lld", (long long)total, (long long)trained_total);
+}
+
+static void put_sizes(const model_config *c, str *json)
+{
+    const sam_config *s = &c->sam;
+    const lm_config *l = &c->lm;
+    struct {
+        const char *name;
+        int value;
+    } size[] = {
+        { "image", s->image },
+        { "patch", s->patch },
+        { "encoder_width", s->width },
+        { "encoder_layers", s->layers },
+        { "encoder_heads", s->heads },
+        { "window", s->window },
+        { "decoder_width", s->channels },
+        { "decoder_layers", s->decoder_layers },
+        { "mixer_layers", c->mixer_layers },
+        { "caption_tokens", c->caption_tokens },
+        { "caption_heads", c->caption_heads },
+        { "task_tokens", c->task_tokens },
+        { "lm_width", l->width },
+        { "lm_layers", l->layers },
+        { "lm_heads", l->heads },
+        { "lm_kv_heads", l->kv_heads },
+        { "vocabulary", l->vocab },
+        { "positions", l->positions },
+    };
+    str_printf(json, "\"sizes\": {\"language_model\": \"%s\"", l->family == LM_GPT2 ? "gpt2" : "llama");
+    for (size_t i = 0; i < LENGTH(size); i++) str_printf(json, ", \"%s\": %d", size[i].name, size[i].value);
+    str_put(json, "}");
+}
+
+sca_status model_info(const config *c, str *json)
+{
+    sources from;
+    model_config sizes;
+    net n = { 0 };
+    TRY(sources_open(c, &from, &sizes));
+    sca_status status = net_bind(&n, &sizes);
+    if (status == SCA_OK) status = sources_match(&from, &n.params);
+    if (status == SCA_OK) {
+        str_printf(json, "{\"model\": \"%s\", ", variant_name(sizes.variant));
+        put_parts(&n.params, json);
+        str_put(json, ", ");
+        put_sizes(&sizes, json);
+        str_put(json, "}");
+        if (json->failed) status = mem_fail(json->bytes, "the parameter table");
+    }
+    net_free(&n);
+    sources_close(&from);
+    model_config_free(&sizes);
+    return status;
+}

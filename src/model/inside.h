@@ -1,0 +1,76 @@
+/* inside.h - private to src/model: where parameters come from, what a model and a scene hold. */
+#ifndef INSIDE_H
+#define INSIDE_H
+
+#include "model/model.h"
+
+typedef struct source {   /* one per entry of the registry, same order */
+    const weight *weight; /* NULL: initialised from the seed, or shared */
+    int shares;           /* index of the entry whose value this one is, or -1 */
+    dtype stored;         /* F32, F16 or BF16: the type an export "as stored" writes */
+} source;
+
+typedef struct sources {
+    weights *files[2]; /* owned: the model directory, or SAM and language model; NULL where absent */
+    uint64_t seed;
+    float range; /* initializer_range */
+    source *of;  /* (params.n) owned */
+} sources;
+
+/* Opens what model.path, or model.sam and model.lm, name; sizes from their configuration. */
+sca_status sources_open(const config *c, sources *s, model_config *sizes);
+/* Finds the value of every entry; a missing or misshapen tensor is an error that names it. */
+sca_status sources_match(sources *s, const param_set *params);
+void sources_close(sources *s); /* accepts a zeroed one */
+/* The value of entry i, in `to` (F32, F16, BF16, F64); NaN and infinity are refused. out: caller's. */
+sca_status sources_read(const sources *s, const param_set *params, size_t i, dtype to, void *out);
+/* Refuses NaN and infinity in mapped data. */
+sca_status sources_check(const weight *w);
+
+/* Bytes that the parameters take in the device's memory, and in mapped files that are used in place. */
+void place_bytes(const param_set *params, const sources *s, const backend *kind, dtype precision, size_t *bytes,
+                 size_t *mapped);
+/* Puts every parameter on the device. sources NULL: shapes only, everything f32, for a plan. */
+sca_status place(const param_set *params, const sources *s, arena *into, dtype precision);
+
+struct model {
+    model_config sizes;
+    generate_options generation;
+    dtype precision;
+    sources from;
+    dev *d, *null;
+    net net, plan; /* parameters on d, and their shapes on null */
+    arena weights, plan_weights, temp;
+    tensor pe;            /* (S,C) position code of the image tokens, in weights */
+    tokenizer *tokenizer; /* NULL: captions are ids */
+    int64_t streams;      /* sequences sampled so far */
+};
+
+struct scene {
+    model *m;
+    arena memory;
+    tensor embedding, base; /* (S,C); base: with the embedding of "no mask" added */
+    int valid_width, valid_height, width, height;
+};
+
+typedef struct run { /* one call on one device: the real one, or null to measure */
+    pass p;
+    const net *n;
+    const model_config *c;
+} run;
+
+/* The same code runs on the real device, and on null to learn what it takes. a: opened here, closed by the caller.
+ */
+sca_status null_run(model *m, arena *a, run *r);
+run real_run(model *m);
+/* Temporary memory that was measured on the null device (activations f32), on the real one. */
+sca_status temp_reserve(model *m, size_t measured);
+int64_t image_tokens(const model_config *c);
+tensor image_map(arena *a, const model_config *c); /* (S,C) */
+
+/* Peaks of temporary memory, measured on the null device: encoding; captions and masks of regions with a box. */
+sca_status encode_peak(model *m, size_t *peak);
+sca_status boxes_peak(model *m, int regions, size_t *peak);
+size_t scene_bytes(const model *m);
+
+#endif
