@@ -25,8 +25,10 @@ sca_status sca_model_open(const sca_config *c, sca_model **out)
     if (!m) return mem_fail(sizeof *m, "a model");
     sca_status status = config_copy(c, &m->settings);
     if (status == SCA_OK) status = model_open(c, &m->inner);
-    if (status == SCA_OK) *out = m;
-    else sca_model_close(m);
+    if (status == SCA_OK)
+        *out = m;
+    else
+        sca_model_close(m);
     return status;
 }
 
@@ -41,8 +43,10 @@ void sca_model_close(sca_model *m)
 sca_status sca_model_set(sca_model *m, const char *assignment)
 {
     if (!text_starts(assignment, "generate."))
-        return status_fail(SCA_ERR_ARGUMENT, "'%s' cannot be changed while the model is open, expected a setting of "
-                                             "'generate'; set it before sca_model_open", assignment);
+        return status_fail(SCA_ERR_ARGUMENT,
+                           "'%s' cannot be changed while the model is open, expected a setting of "
+                           "'generate'; set it before sca_model_open",
+                           assignment);
     TRY(config_set(m->settings, assignment));
     model_generation_from(m->settings, model_generation(m->inner));
     return SCA_OK;
@@ -52,15 +56,17 @@ int sca_model_heads(const sca_model *m) { return model_sizes(m->inner)->caption_
 
 sca_status sca_model_save(const sca_model *m, const char *path) { return sca_model_export(m, path, NULL, 0); }
 
-sca_status sca_model_export(const sca_model *m, const char *path, const char *dtype, int trained_only)
+sca_status sca_model_export(const sca_model *m, const char *path, const char *type_name, int trained_only)
 {
-    static const struct { const char *name; enum dtype type; } known[] = { { "f32", DT_F32 }, { "f16", DT_F16 },
-                                                                           { "bf16", DT_BF16 } };
-    enum dtype type = DT_NONE;
-    for (size_t i = 0; dtype && i < LENGTH(known); i++)
-        if (strcmp(dtype, known[i].name) == 0) type = known[i].type;
-    if (dtype && type == DT_NONE)
-        return status_fail(SCA_ERR_ARGUMENT, "the type '%s' is not known, expected f32, f16 or bf16", dtype);
+    static const struct {
+        const char *name;
+        dtype type;
+    } known[] = { { "f32", DT_F32 }, { "f16", DT_F16 }, { "bf16", DT_BF16 } };
+    dtype type = DT_NONE;
+    for (size_t i = 0; type_name && i < LENGTH(known); i++)
+        if (strcmp(type_name, known[i].name) == 0) type = known[i].type;
+    if (type_name && type == DT_NONE)
+        return status_fail(SCA_ERR_ARGUMENT, "the type '%s' is not known, expected f32, f16 or bf16", type_name);
     return model_export(m->inner, path, type, trained_only != 0);
 }
 
@@ -110,7 +116,8 @@ sca_status sca_build_info(char **json)
 static sca_status check_image(const sca_image *image)
 {
     if (image && image->rgb && image->width > 0 && image->height > 0) return SCA_OK;
-    return status_fail(SCA_ERR_ARGUMENT, "the image is empty, expected at least one pixel; read one with sca_image_read");
+    return status_fail(SCA_ERR_ARGUMENT,
+                       "the image is empty, expected at least one pixel; read one with sca_image_read");
 }
 
 sca_status sca_encode(sca_model *m, const sca_image *image, sca_scene **out)
@@ -172,7 +179,11 @@ static void mask_bounds(const uint8_t *on, int width, int height, float box[4])
 /* Hands over what `from` owns. */
 static void take_mask(const sca_scene *s, region_result *from, sca_mask *to)
 {
-    *to = (sca_mask){ .width = s->width, .height = s->height, .on = from->mask, .iou = from->iou, .n_iou = from->n_iou,
+    *to = (sca_mask){ .width = s->width,
+                      .height = s->height,
+                      .on = from->mask,
+                      .iou = from->iou,
+                      .n_iou = from->n_iou,
                       .best = from->best };
     from->mask = NULL;
     from->iou = NULL;
@@ -182,7 +193,8 @@ static void take_mask(const sca_scene *s, region_result *from, sca_mask *to)
 static void take_text(region_result *from, int head, sca_text *to)
 {
     generated *g = &from->generated[head];
-    *to = (sca_text){ .text = from->text[head], .tokens = g->tokens, .n_tokens = g->n, .logprob = (float)g->logprob };
+    *to =
+        (sca_text){ .text = from->text[head], .tokens = g->tokens, .n_tokens = g->n, .logprob = (float)g->logprob };
     from->text[head] = NULL;
     g->tokens = NULL;
 }
@@ -248,8 +260,8 @@ sca_status sca_mask_rle(const sca_mask *m, char **counts)
 sca_status sca_mask_prompt(const sca_scene *s, const uint8_t *gray, int width, int height, float *out)
 {
     if (width != s->width || height != s->height)
-        return status_fail(SCA_ERR_ARGUMENT, "the mask is %d x %d, expected the image's size, %d x %d", width, height,
-                           s->width, s->height);
+        return status_fail(SCA_ERR_ARGUMENT, "the mask is %d x %d, expected the image's size, %d x %d", width,
+                           height, s->width, s->height);
     int side = sca_scene_mask_side(s), valid_width, valid_height;
     image_target(width, height, side, &valid_width, &valid_height);
     for (int y = 0; y < side; y++)
@@ -282,8 +294,8 @@ static sca_status mask_from_tensor(const sca_scene *s, const char *path, float *
         status = weight_read(w, DT_F32, out);
     for (int64_t i = 0; status == SCA_OK && i < side * side; i++)
         if (!(out[i] > -3e38f && out[i] < 3e38f))
-            status = status_fail(SCA_ERR_FORMAT, "%s: tensor 'mask_input' holds NaN or infinity, expected finite logits",
-                                 path);
+            status = status_fail(SCA_ERR_FORMAT,
+                                 "%s: tensor 'mask_input' holds NaN or infinity, expected finite logits", path);
     weights_close(file);
     return status;
 }

@@ -85,17 +85,19 @@ static sca_status save_tokenizer(const tokenizer *t, const char *dir)
 {
     const char *from = tokenizer_dir(t);
     if (!from)
-        return status_fail(SCA_ERR_UNSUPPORTED, "%s: the tokenizer comes from a GGUF file and has no files to copy; name a "
-                                                "folder with model.tokenizer, or export a single .safetensors file", dir);
+        return status_fail(SCA_ERR_UNSUPPORTED,
+                           "%s: the tokenizer comes from a GGUF file and has no files to copy; name a "
+                           "folder with model.tokenizer, or export a single .safetensors file",
+                           dir);
     for (const char *const *name = tokenizer_files(t); *name; name++) {
-        char *source = path_join(from, *name), *target = path_join(dir, *name), *data = NULL;
+        char *old = path_join(from, *name), *new = path_join(dir, *name), *data = NULL;
         size_t bytes;
-        sca_status status = source && target ? SCA_OK : mem_fail(strlen(dir), "a path");
-        if (status == SCA_OK) status = file_read(source, (size_t)1 << 30, &data, &bytes);
-        if (status == SCA_OK) status = file_write(target, data, bytes);
+        sca_status status = old && new ? SCA_OK : mem_fail(strlen(dir), "a path");
+        if (status == SCA_OK) status = file_read(old, (size_t)1 << 30, &data, &bytes);
+        if (status == SCA_OK) status = file_write(new, data, bytes);
         mem_free(data);
-        mem_free(source);
-        mem_free(target);
+        mem_free(old);
+        mem_free(new);
         TRY(status);
     }
     return SCA_OK;

@@ -73,4 +73,17 @@ sca_status encode_peak(model *m, size_t *peak);
 sca_status boxes_peak(model *m, int regions, size_t *peak);
 size_t scene_bytes(const model *m);
 
+enum { REGIONS_AT_ONCE = 16 }; /* through decoder and mixer: each has image tokens of its own */
+typedef struct group {         /* N regions with n sparse tokens each, all or none with a mask prompt */
+    int N, n;
+    bool masked;
+    int member[REGIONS_AT_ONCE]; /* indices into the caller's prompts */
+} group;
+
+typedef struct decoded {
+    tensor q, x, iou;
+} decoded; /* (N,T,C) (N,S,C) (N,masks) */
+/* The decoder's outputs for a group, in temp; prompts NULL: a plan. */
+sca_status decode(const run *r, const scene *s, const group *g, const sca_prompt *prompts, tensor pe, decoded *out);
+
 #endif

@@ -7,10 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-enum {
-    REGIONS_AT_ONCE = 16,    /* through decoder and mixer: each has image tokens of its own */
-    LM_CACHE_BYTES = 1 << 30 /* keys and values of the sequences generated together */
-};
+enum { LM_CACHE_BYTES = 1 << 30 }; /* keys and values of the sequences generated together */
 
 /* ---- encoding ---------------------------------------------------------------------------------------- */
 
@@ -135,16 +132,6 @@ static void write_tokens(const scene *s, const sca_prompt *p, prompt_token *t)
 
 /* ---- decoder and mixer of regions with equally many tokens ------------------------------------------- */
 
-typedef struct group { /* N regions with n sparse tokens each, all or none with a mask prompt */
-    int N, n;
-    bool masked;
-    int member[REGIONS_AT_ONCE]; /* indices into the caller's prompts */
-} group;
-
-typedef struct decoded {
-    tensor q, x, iou;
-} decoded; /* (N,T,C) (N,S,C) (N,masks) */
-
 /* Image tokens of the group before the decoder: shared, or with each region's own mask. */
 static tensor image_input(const run *r, const scene *s, const group *g, const sca_prompt *prompts, tensor own)
 {
@@ -162,9 +149,7 @@ static tensor image_input(const run *r, const scene *s, const group *g, const sc
     return own;
 }
 
-/* prompts NULL: a plan. */
-static sca_status decode(const run *r, const scene *s, const group *g, const sca_prompt *prompts, tensor pe,
-                         decoded *out)
+sca_status decode(const run *r, const scene *s, const group *g, const sca_prompt *prompts, tensor pe, decoded *out)
 {
     const pass *p = &r->p;
     const sam_config *c = &r->c->sam;
