@@ -91,7 +91,7 @@ sca_status sca_plan(const sca_config *c, int regions, char **json)
     return json_result(model_plan(c, regions, &s), &s, json);
 }
 
-/* SCA_LIBRARIES: "name=version;name=version", from the build. */
+/* SCA_LIBRARIES: "name=version,name=version", from the build. */
 sca_status sca_build_info(char **json)
 {
     *json = NULL;
@@ -102,10 +102,10 @@ sca_status sca_build_info(char **json)
     str_put(&s, "], \"libraries\": {");
     const char *at = SCA_LIBRARIES;
     for (int i = 0; *at; i++) {
-        size_t name = strcspn(at, "="), version = strcspn(at + name + 1, ";");
+        size_t name = strcspn(at, "="), version = strcspn(at + name + 1, ",");
         str_printf(&s, "%s\"%.*s\": \"%.*s\"", i ? ", " : "", (int)name, at, (int)version, at + name + 1);
         at += name + 1 + version;
-        at += *at == ';';
+        at += *at == ',';
     }
     str_put(&s, "}}");
     return json_result(SCA_OK, &s, json);
