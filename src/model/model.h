@@ -16,7 +16,8 @@ typedef struct weight {
     bool numeric;     /* can be read as numbers: false for integer and boolean buffers */
     int ndim;
     int64_t dim[8], count;
-    const void *data; /* in the mapped file, contiguous, aligned to the element; NULL: only weight_read gives it */
+    const void *data;   /* in the mapped file, contiguous, aligned to the element; NULL: only weight_read gives it.
+                         * Read it only after weight_verify */
     const void *hidden; /* of the reader */
 } weight;
 
@@ -31,6 +32,9 @@ const weight *weights_at(const weights *w, size_t i);
 const weight *weights_find(const weights *w, const char *name); /* NULL if absent */
 /* Values in row-major order, converted to F32, F16, BF16 or F64. out: count * dtype_bytes(to), caller's. */
 sca_status weight_read(const weight *t, dtype to, void *out);
+/* Checks the checksum that a zip keeps of the bytes behind t->data, once; other files have none. Whoever reads
+ * t->data calls it first, weight_read does so itself. Thread-safe. */
+sca_status weight_verify(const weight *t);
 /* The pages behind t->data will not be read again soon: they stop counting as memory of the process. */
 void weight_drop(const weight *t);
 /* Names of an original segment_anything checkpoint become official ones (model.md 10.4); others stay. */
