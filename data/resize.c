@@ -1,6 +1,6 @@
 /* resize.c - Pillow's bilinear resize in fixed point, and the model's input (model.md 1).
  *
- * Two passes, across and down, each skipped when that side keeps its size; between them the picture is 8 bits deep.
+ * Two passes, each skipped when that side keeps its size; between them the picture is 8 bits deep.
  * Shrinking widens the triangle, so every source pixel counts.
  */
 #include "data/codec.h"
@@ -142,18 +142,33 @@ static sca_status copy(const sca_image *in, sca_image *out)
     return SCA_OK;
 }
 
+/* Pillow's order: rounding between the passes makes it visible. Only pictures that lose far more rows than columns
+ * begin with the rows. */
+static bool down_first(const sca_image *in, int width, int height)
+{
+    int64_t rows = (int64_t)in->height - height, columns = (int64_t)in->width - width;
+    return rows > 0 && rows > 2 * columns;
+}
+
 sca_status image_resize(const sca_image *in, int width, int height, sca_image *out)
 {
+    sca_status status;
     *out = (sca_image){ 0 };
     if (!in->rgb || in->width < 1 || in->height < 1 || width < 1 || height < 1)
         return status_fail(SCA_ERR_ARGUMENT, "resize of %d x %d to %d x %d, expected at least 1 x 1", in->width,
                            in->height, width, height);
-    if (width == in->width && height == in->height) return copy(in, out);
-    if (width == in->width) return down(in, height, out);
-    if (height == in->height) return across(in, width, out);
+    bool new_width = width != in->width, new_height = height != in->height;
+    if (!new_width && !new_height) return copy(in, out);
+    if (!new_width) return down(in, height, out);
+    if (!new_height) return across(in, width, out);
     sca_image between;
-    TRY(across(in, width, &between));
-    sca_status status = down(&between, height, out);
+    if (down_first(in, width, height)) {
+        TRY(down(in, height, &between));
+        status = across(&between, width, out);
+    } else {
+        TRY(across(in, width, &between));
+        status = down(&between, height, out);
+    }
     sca_image_free(&between);
     return status;
 }
