@@ -22,6 +22,7 @@ static void axis_free(axis *a)
     mem_free(a->first);
     mem_free(a->taps);
     mem_free(a->weights);
+    *a = (axis){ 0 };
 }
 
 static double triangle(double x)

@@ -273,7 +273,7 @@ static void flipped_bits_do_no_harm(void)
 {
     for (size_t i = 0; i < LENGTH(samples); i++) {
         bytes file = load(samples[i]);
-        for (size_t bit = 0; bit < 8 * file.n; bit++) {
+        for (size_t bit = 0; bit < 8 * file.n; bit += 3) {
             sca_image image = { 0 };
             file.data[bit / 8] = (char)(file.data[bit / 8] ^ 1 << bit % 8);
             sca_status status = decode(file.data, file.n, 1, &image);
