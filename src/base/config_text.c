@@ -198,6 +198,13 @@ static sca_status find_item(yaml_tree *tree, yaml_value *v, const char *key, con
     return *out ? SCA_OK : mem_fail(sizeof **out, key);
 }
 
+static bool is_field(const char *name)
+{
+    for (size_t i = 0; i < config_n_fields; i++)
+        if (strcmp(name, config_fields[i].name) == 0) return true;
+    return strcmp(name, "weight") == 0;
+}
+
 /* Follows `rest` ("0", "0.weight", a name) from the tree's root. Names of rates may contain points. */
 static sca_status find_part(yaml_tree *tree, const setting *s, const char *key, const char *rest, bool grow,
                             yaml_item **out)
@@ -207,14 +214,15 @@ static sca_status find_part(yaml_tree *tree, const setting *s, const char *key, 
     if (!point) return find_item(tree, tree->root, key, rest, grow, YAML_SCALAR, out);
     snprintf(index, sizeof index, "%.*s", (int)(point - rest < 20 ? point - rest : 20), rest);
     TRY(find_item(tree, tree->root, key, index, grow, YAML_MAP, out));
-    return find_item(tree, (*out)->value, key, point + 1, grow, YAML_SCALAR, out);
+    /* A member that was not given is there, but empty. */
+    return find_item(tree, (*out)->value, key, point + 1, grow || is_field(point + 1), YAML_SCALAR, out);
 }
 
 static void put_tree(str *s, const yaml_value *v, bool inside)
 {
     if (v->type == YAML_SCALAR) {
         if (v->plain || !inside)
-            str_put(s, v->text);
+            str_put(s, v->text ? v->text : "");
         else
             yaml_put_text(s, v->text);
         return;

@@ -10,7 +10,8 @@
 
 enum { SMALL_BYTES = 1 << 30 }; /* json_open: tokenizer.json of large vocabularies has tens of megabytes */
 
-/* ---- memory: jansson reports some failed allocations as syntax errors --------------------------------------- */
+/* ---- memory: after some failed allocations jansson tells of a syntax error, after others it loses characters
+ * --------------------------------------- */
 
 static _Thread_local bool no_memory;
 
@@ -118,7 +119,9 @@ static sca_status load(const scan *s, size_t begin, json_t **out)
     prepare();
     *out = json_loadb(s->text + begin, s->at - begin, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL,
                       &error);
-    if (*out) return SCA_OK;
+    if (*out && !no_memory) return SCA_OK;
+    json_decref(*out);
+    *out = NULL;
     if (no_memory || error.text[0] == 0 || json_error_code(&error) == json_error_out_of_memory)
         return mem_fail(s->at - begin, s->name);
     size_t at = error.position > 0 ? (size_t)error.position - 1 : 0;
@@ -168,7 +171,8 @@ sca_status json_save(const char *path, const json_t *value)
     TRY(file_out_open(path, &d.file));
     prepare();
     size_t flags = JSON_INDENT(2) | JSON_REAL_PRECISION(17) | JSON_ENCODE_ANY;
-    if (json_dump_callback(value, put_dump, &d, flags) != 0 && d.status == SCA_OK)
+    bool dumped = json_dump_callback(value, put_dump, &d, flags) == 0 && !no_memory;
+    if (!dumped && d.status == SCA_OK)
         d.status = no_memory ? mem_fail(0, path) : status_fail(SCA_ERR_ARGUMENT, "%s: no value to write", path);
     if (d.status == SCA_OK) d.status = file_out_put(d.file, "\n", 1);
     if (d.status == SCA_OK) return file_out_commit(d.file);

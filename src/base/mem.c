@@ -37,7 +37,10 @@ void *mem_alloc(size_t bytes) { return fault_now(&alloc_left) ? NULL : malloc(by
 
 void *mem_zero(size_t count, size_t size)
 {
+    size_t bytes;
     if (count == 0 || size == 0) count = size = 1;
+    if (!size_mul(count, size, &bytes))
+        return NULL; /* calloc checks too, but the sanitizer takes it for a mistake */
     return fault_now(&alloc_left) ? NULL : calloc(count, size);
 }
 

@@ -785,6 +785,7 @@ static sca_status step(machine *m, uint8_t opcode)
 
 static sca_status run(machine *m)
 {
+    TRY(grow(m, &m->stack, 0, &m->stack_cap, sizeof *m->stack)); /* never NULL: positions in it are computed */
     for (;;) {
         m->opcode = m->at;
         if (m->at == m->bytes) return fail(m, "the file ends before the pickle does");
