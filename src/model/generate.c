@@ -13,7 +13,8 @@
 typedef struct hypothesis { /* finished, or handed in at the end */
     int *tokens;            /* (max_tokens) */
     int n;
-    float sum, score; /* sum of log-probabilities; divided by length^penalty */
+    float sum;        /* of log-probabilities */
+    double score;     /* sum / length^penalty */
     bool eos;
 } hypothesis;
 
@@ -189,14 +190,14 @@ typedef struct candidate {
     int beam, token;
 } candidate;
 
-static float normalised(const search *s, float sum, int length)
+static double normalised(const search *s, float sum, int length)
 {
-    return (float)((double)sum / pow(length, s->o->length_penalty));
+    return (double)sum / pow(length, s->o->length_penalty);
 }
 
-static float worst(const hypothesis *h, int n)
+static double worst(const hypothesis *h, int n)
 {
-    float least = FLT_MAX;
+    double least = DBL_MAX;
     for (int i = 0; i < n; i++)
         if (h[i].score < least) least = h[i].score;
     return least;
@@ -207,7 +208,7 @@ static void finish(search *s, int64_t region, const beam *b, int n_tokens, float
 {
     hypothesis *h = s->finished + region * (s->n + 1);
     int count = s->n_finished[region];
-    float score = normalised(s, sum, length);
+    double score = normalised(s, sum, length);
     if (count == s->n && !(score > worst(h, count))) return;
     hypothesis spare = h[count]; /* keeps its token memory */
     memcpy(spare.tokens, b->tokens, (size_t)n_tokens * sizeof *spare.tokens);
@@ -331,7 +332,7 @@ static void take_best(search *s, int64_t region, generated *out)
     out->n = best->n;
     if (best->eos && out->n < s->o->max_tokens) out->tokens[out->n++] = s->eos;
     out->logprob = (double)best->sum;
-    out->score = (double)best->score;
+    out->score = best->score;
 }
 
 static sca_status beam_search(search *s, generated *out)
