@@ -426,7 +426,9 @@ static void export_and_load(void)
                                         "model.path=" GOLDEN "models/gpt2-tiny-legacy" };
     for (size_t k = 0; k < LENGTH(from); k++) {
         region_result before[PROMPTS] = { { 0 } }, after[PROMPTS] = { { 0 } };
-        char *dir = in_work("exported");
+        char name[32];
+        snprintf(name, sizeof name, "exported%zu", k);
+        char *dir = in_work(name);
         str path = { 0 };
         str_printf(&path, "model.path=%s", dir);
         config *c = settings(from[k], "generate.beams=2", NULL);
@@ -452,6 +454,22 @@ static void export_and_load(void)
         str_free(&path);
         mem_free(dir);
     }
+}
+
+/* A folder with another model's tokenizer: its files would be read instead of the exported ones. */
+static void export_over_another(void)
+{
+    if (!have_shared()) return;
+    config *c = settings("model.path=" TINY, NULL);
+    model *m = NULL;
+    char *dir = in_work("foreign");
+    CHECK_OK(dir_make(dir));
+    copy_file(GOLDEN "models/llama-tiny", dir, "tokenizer.model");
+    CHECK_OK(model_open(c, &m));
+    CHECK_FAILS(model_export(m, dir, DT_NONE, false), SCA_ERR_ARGUMENT, "tokenizer.model");
+    model_close(m);
+    config_close(c);
+    mem_free(dir);
 }
 
 static void export_trained_part(void)
@@ -558,6 +576,7 @@ int main(int argc, char **argv)
     RUN(plan_is_exact);
     RUN(bf16_storage);
     RUN(export_and_load);
+    RUN(export_over_another);
     RUN(export_trained_part);
     RUN(assembled);
     RUN(failed_allocations);

@@ -17,8 +17,8 @@ typedef struct guard_header {
     size_t bytes, next; /* of the data; offset of the header after this piece */
 } guard_header;
 
-/* 256: what a CUDA device wants for its widest loads; the host needs one cache line. */
-static size_t alignment_of(const dev *d) { return d->kind->host_memory ? 64 : 256; }
+/* What a CUDA device wants for its widest loads; the same everywhere, so that a plan holds to the byte. */
+enum { ALIGNMENT = 256 };
 
 static bool guarded(const arena *a) { return a->debug && a->d->kind->host_memory; }
 
@@ -26,7 +26,7 @@ sca_status arena_open(dev *d, size_t cap, arena *out)
 {
     *out = (arena){ 0 };
     if (d->kind->measures) cap = ARENA_MEASURED_BYTES;
-    size_t alignment = alignment_of(d);
+    const size_t alignment = ALIGNMENT;
     if (cap > SIZE_MAX - alignment) return mem_fail(cap, "an arena");
     cap = (cap + alignment - 1) / alignment * alignment;
     char *base = cap ? d->kind->alloc(d, cap) : NULL;
@@ -67,7 +67,8 @@ static void guard_piece(arena *a, size_t start, size_t data, size_t bytes, size_
 void *arena_bytes(arena *a, size_t bytes)
 {
     if (a->d->status != SCA_OK) return NULL;
-    size_t alignment = alignment_of(a->d), head = guarded(a) ? GUARD_BYTES : 0;
+    const size_t alignment = ALIGNMENT;
+    size_t head = guarded(a) ? GUARD_BYTES : 0;
     size_t left = a->cap - a->used, extra = 2 * head;
     size_t padded = ((bytes ? bytes : 1) + extra + alignment - 1) / alignment * alignment;
     if (bytes > left || padded > left) {

@@ -103,7 +103,7 @@ sca_status dev_get_f32(dev *d, float *dst, tensor src);
 
 /* ---- arenas (arena.c) ------------------------------------------------------------------------------------ */
 
-/* Bump allocation on one device, 64-byte aligned (256 where the host cannot reach). On the null device nothing is
+/* Bump allocation on one device, 256-byte aligned (64 in debug arenas). On the null device nothing is
  * allocated and only the peak is measured. Debug arenas (set `debug` before the first allocation) put guard bytes
  * around each tensor, fill new memory with signalling NaN and released memory with another pattern (host_memory
  * devices only). */

@@ -13,8 +13,8 @@
 typedef struct hypothesis { /* finished, or handed in at the end */
     int *tokens;            /* (max_tokens) */
     int n;
-    float sum;        /* of log-probabilities */
-    double score;     /* sum / length^penalty */
+    float sum;    /* of log-probabilities */
+    double score; /* sum / length^penalty */
     bool eos;
 } hypothesis;
 

@@ -12,6 +12,7 @@ typedef struct source {   /* one per entry of the registry, same order */
 
 typedef struct sources {
     weights *files[2]; /* owned: the model directory, or SAM and language model; NULL where absent */
+    bool directory;    /* files[0] is a whole model: nothing is initialised */
     uint64_t seed;
     float range; /* initializer_range */
     source *of;  /* (params.n) owned */

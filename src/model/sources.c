@@ -18,7 +18,7 @@ static sca_status open_part(const char *path, sca_status (*rename)(weights *w), 
 
 sca_status sources_open(const config *c, sources *s, model_config *sizes)
 {
-    *s = (sources){ .seed = (uint64_t)c->train_seed };
+    *s = (sources){ .seed = (uint64_t)c->train_seed, .directory = *c->model_path != 0 };
     *sizes = (model_config){ 0 };
     sca_status status;
     if (*c->model_path) {
@@ -48,9 +48,9 @@ void sources_close(sources *s)
 /* ---- matching ---------------------------------------------------------------------------------------- */
 
 /* The file that must hold an entry, or NULL when it is initialised. A model directory (one file set) holds all. */
-static weights *home(const sources *s, const param_entry *e, bool directory)
+static weights *home(const sources *s, const param_entry *e)
 {
-    if (directory) return s->files[0];
+    if (s->directory) return s->files[0];
     if (text_starts(e->name, "language_model.")) return s->files[1];
     return e->trained ? NULL : s->files[0];
 }
@@ -157,13 +157,12 @@ static dtype storable(dtype t) { return t == DT_F16 || t == DT_BF16 ? t : DT_F32
 
 sca_status sources_match(sources *s, const param_set *params)
 {
-    bool directory = s->files[0] && !s->files[1] && weights_find(s->files[0], "task_tokens.weight");
     s->of = mem_zero(params->n, sizeof *s->of);
     if (!s->of) return mem_fail(params->n * sizeof *s->of, "the list of tensors");
     for (size_t i = 0; i < params->n; i++) s->of[i] = (source){ .shares = -1, .stored = DT_F32 };
     for (size_t i = 0; i < params->n; i++) {
         const param_entry *e = &params->entries[i];
-        weights *w = home(s, e, directory);
+        weights *w = home(s, e);
         const weight *own = w ? weights_find(w, e->name) : NULL;
         if (e->alias) {
             TRY(match_alias(s, params, i, own));
@@ -176,7 +175,7 @@ sca_status sources_match(sources *s, const param_set *params)
         }
     }
     for (size_t i = 0; i < params->n; i++) { /* after the second names have been seen */
-        weights *w = home(s, &params->entries[i], directory);
+        weights *w = home(s, &params->entries[i]);
         if (w && !s->of[i].weight && s->of[i].shares < 0) return missing(w, params, s, i);
     }
     note_unknown(s->files[0], params);
