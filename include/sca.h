@@ -171,6 +171,9 @@ SCA_API sca_status sca_tokenizer_encode(const sca_tokenizer *t, const char *text
                                         int *n);
 SCA_API sca_status sca_tokenizer_decode(const sca_tokenizer *t, const int *ids, int n, int with_special,
                                         char **text);
+/* The same with its length: 0 bytes stay in the text, where sca_tokenizer_decode has U+FFFD. */
+SCA_API sca_status sca_tokenizer_decode_bytes(const sca_tokenizer *t, const int *ids, int n, int with_special,
+                                              char **text, size_t *bytes);
 SCA_API void sca_tokenizer_close(sca_tokenizer *t);
 
 #ifdef __cplusplus

@@ -157,6 +157,9 @@ sca_status tokenizer_from_gguf(const tokenizer_gguf *g, tokenizer **out);
 sca_status tokenizer_encode(const tokenizer *t, const char *text, size_t bytes, bool train, int **ids, int *n);
 /* with_special false: drops special tokens, then cleans up as eval.md 2.4. *text: mem_free, valid UTF-8. */
 sca_status tokenizer_decode(const tokenizer *t, const int *ids, int n, bool with_special, char **text);
+/* The same without its end marked: 0 bytes stay, where tokenizer_decode has U+FFFD. */
+sca_status tokenizer_decode_bytes(const tokenizer *t, const int *ids, int n, bool with_special, char **text,
+                                  size_t *bytes);
 int tokenizer_size(const tokenizer *t); /* number of ids, added tokens included */
 int tokenizer_bos(const tokenizer *t);  /* -1: none */
 int tokenizer_eos(const tokenizer *t);

@@ -429,24 +429,44 @@ static sca_status take_without_zeros(str *s, char **text)
     return status;
 }
 
-sca_status tokenizer_decode(const tokenizer *t, const int *ids, int n, bool with_special, char **text)
+static sca_status decode(const tokenizer *t, const int *ids, int n, bool with_special, str *s)
 {
     int_list kept = { 0 };
-    str s = { 0 };
     sca_status status = SCA_OK;
-    *text = NULL;
     TRY_GOTO(out, kept_ids(t, ids, n, with_special, &kept));
     switch (t->decode) {
-    case DECODE_BYTES: decode_bytes(t, &kept, &s); break;
-    case DECODE_SPM_FAST: spm_decode_fast(t, kept.data, kept.n, &s); break;
-    case DECODE_SPM_SLOW: spm_decode_slow(t, kept.data, kept.n, &s); break;
+    case DECODE_BYTES: decode_bytes(t, &kept, s); break;
+    case DECODE_SPM_FAST: spm_decode_fast(t, kept.data, kept.n, s); break;
+    case DECODE_SPM_SLOW: spm_decode_slow(t, kept.data, kept.n, s); break;
     }
-    TRY_GOTO(out, str_check(&s, "decoding token ids"));
-    if (t->clean_up) clean_up(&s);
-    status = take_without_zeros(&s, text);
+    TRY_GOTO(out, str_check(s, "decoding token ids"));
+    if (t->clean_up) clean_up(s);
 out:
-    str_free(&s);
     mem_free(kept.data);
+    return status;
+}
+
+sca_status tokenizer_decode(const tokenizer *t, const int *ids, int n, bool with_special, char **text)
+{
+    str s = { 0 };
+    *text = NULL;
+    sca_status status = decode(t, ids, n, with_special, &s);
+    if (status == SCA_OK) status = take_without_zeros(&s, text);
+    str_free(&s);
+    return status;
+}
+
+sca_status tokenizer_decode_bytes(const tokenizer *t, const int *ids, int n, bool with_special, char **text,
+                                  size_t *bytes)
+{
+    str s = { 0 };
+    *text = NULL;
+    *bytes = 0;
+    sca_status status = decode(t, ids, n, with_special, &s);
+    size_t found = s.bytes;
+    if (status == SCA_OK) status = str_take(&s, text);
+    if (status == SCA_OK) *bytes = found;
+    str_free(&s);
     return status;
 }
 
@@ -482,6 +502,16 @@ SCA_API sca_status sca_tokenizer_decode(const sca_tokenizer *t, const int *ids, 
         return status_fail(SCA_ERR_ARGUMENT,
                            "sca_tokenizer_decode: found NULL or %d ids, expected a tokenizer and ids", n);
     return tokenizer_decode(inside(t), ids, n, with_special != 0, text);
+}
+
+SCA_API sca_status sca_tokenizer_decode_bytes(const sca_tokenizer *t, const int *ids, int n, int with_special,
+                                              char **text, size_t *bytes)
+{
+    if (!t || (!ids && n > 0) || n < 0 || !text || !bytes)
+        return status_fail(SCA_ERR_ARGUMENT,
+                           "sca_tokenizer_decode_bytes: found NULL or %d ids, expected a tokenizer, ids and places",
+                           n);
+    return tokenizer_decode_bytes(inside(t), ids, n, with_special != 0, text, bytes);
 }
 
 SCA_API void sca_tokenizer_close(sca_tokenizer *t) { tokenizer_close((tokenizer *)(void *)t); }
