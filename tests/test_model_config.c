@@ -218,6 +218,152 @@ static void preprocessor(void)
     CHECK_FAILS(parse_preprocessor("[]"), SCA_ERR_FORMAT, "no object");
 }
 
+/* ---- fresh models ---------------------------------------------------------------------------------------- */
+
+/* A fresh model from assignments; opens the weights that they name. */
+static sca_status fresh(const char *const *assignments, size_t n, model_config *out)
+{
+    config *c = NULL;
+    weights *sam = NULL, *text = NULL;
+    sca_status status;
+    *out = (model_config){ 0 };
+    TRY_GOTO(done, config_open(NULL, &c));
+    for (size_t i = 0; i < n; i++) TRY_GOTO(done, config_set(c, assignments[i]));
+    if (c->model_sam[0] && !text_starts(c->model_sam, "random:")) {
+        TRY_GOTO(done, weights_open(c->model_sam, &sam));
+        TRY_GOTO(done, weights_as_sam(sam));
+    }
+    if (c->model_lm[0] && !text_starts(c->model_lm, "random:")) {
+        TRY_GOTO(done, weights_open(c->model_lm, &text));
+        TRY_GOTO(done, weights_as_lm(text));
+    }
+    status = model_config_fresh(c, sam, text, out);
+done:
+    weights_close(sam);
+    weights_close(text);
+    config_close(c);
+    return status;
+}
+
+/* The JSON of m, and of the golden model it stands for, are the same text. */
+static void check_same(const json_t *ours, const json_t *golden, const char *what)
+{
+    char *a = json_dumps(ours, JSON_INDENT(2)), *b = json_dumps(golden, JSON_INDENT(2));
+    size_t at = 0;
+    while (a && b && a[at] && a[at] == b[at]) at++;
+    CHECKF(a && b && strcmp(a, b) == 0, "%s: '%.60s', expected '%.60s'", what, a ? a + at : "", b ? b + at : "");
+    free(a);
+    free(b);
+}
+
+static void fresh_golden(void)
+{
+    static const char *const sams[] = { "model.sam=" GOLDEN "models/parts/sam-tiny-hf",
+                                        "model.sam=" GOLDEN "models/parts/sam_tiny.pth" };
+    if (!shared_there()) return;
+    for (size_t i = 0; i < LENGTH(sams); i++) {
+        const char *const set[] = { sams[i], "model.lm=" GOLDEN "models/parts/gpt2-lm", "model.mixer_layers=3" };
+        model_config m, golden;
+        CHECK_OK(fresh(set, LENGTH(set), &m));
+        CHECK_OK(model_config_read(GOLDEN "models/gpt2-tiny-fresh", &golden));
+        check_same(m.json, golden.json, "config.json");
+        check_same(m.preprocessor, golden.preprocessor, "preprocessor_config.json");
+        check_same(m.generation, golden.generation, "generation_config.json");
+        json_t *json = m.json, *preprocessor_json = m.preprocessor, *generation = m.generation;
+        m.json = golden.json, m.preprocessor = golden.preprocessor, m.generation = golden.generation;
+        CHECK(memcmp(&m.sam, &golden.sam, sizeof m.sam) == 0);
+        m.json = json, m.preprocessor = preprocessor_json, m.generation = generation;
+        model_config_free(&m);
+        model_config_free(&golden);
+    }
+}
+
+static void fresh_llama(void)
+{
+    static const char *const set[] = { "model.sam=random:vit_b", "model.lm=" GOLDEN "models/parts/open_llama-lm" };
+    model_config m, golden;
+    if (!shared_there()) return;
+    CHECK_OK(fresh(set, LENGTH(set), &m));
+    CHECK_OK(model_config_read(GOLDEN "models/llama-tiny", &golden));
+    check_same(json_object_get(m.json, "text_config"), json_object_get(golden.json, "text_config"), "text_config");
+    check_same(m.generation, golden.generation, "generation_config.json");
+    CHECK(json_is_false(json_object_get(m.json, "tie_word_embeddings")));
+    model_config_free(&m);
+    model_config_free(&golden);
+}
+
+static void fresh_random(void)
+{
+    static const char *const large[] = { "model.sam=random:vit_h", "model.lm=random:gpt2-large" };
+    static const char *const llama[] = { "model.sam=random:vit_l",    "model.lm=random:open_llama_3b",
+                                         "model.variant=roi_pool",    "model.projector=mlp",
+                                         "model.projector_norm=post", "model.task_tokens=5",
+                                         "model.caption_heads=2",     "model.caption_tokens=3" };
+    static const char *const wrong_sam[] = { "model.sam=random:vit_x", "model.lm=random:gpt2" };
+    static const char *const wrong_lm[] = { "model.sam=random:vit_b", "model.lm=random:gpt3" };
+    model_config m;
+    CHECK_OK(fresh(large, LENGTH(large), &m));
+    CHECK(m.variant == VARIANT_MULTITASK_V2 && m.mixer_layers == 12 && m.caption_tokens == 8 && m.task_tokens == 6);
+    CHECK(m.sam.width == 1280 && m.sam.layers == 32 && m.sam.heads == 16 && m.sam.mlp == 5120 &&
+          m.sam.window == 14);
+    CHECK(m.sam.global[31] && m.sam.global[7] && !m.sam.global[8] && m.sam.image == 1024 && m.sam.channels == 256);
+    CHECK(m.lm.width == 1280 && m.lm.layers == 36 && m.lm.heads == 20 && m.lm.eos == 50256 && m.lm.vocab == 50257);
+    model_config_free(&m);
+    CHECK_OK(fresh(llama, LENGTH(llama), &m));
+    CHECK(m.variant == VARIANT_ROI_POOL && m.projector_mlp && m.projector_norm == 2 && m.task_tokens == 5);
+    CHECK(m.caption_heads == 2 && m.caption_tokens == 3 && m.sam.width == 1024 && m.sam.mlp == 4096);
+    CHECK(m.lm.width == 3200 && m.lm.mlp == 8640 && m.lm.layers == 26 && m.lm.head == 100 && m.lm.kv_heads == 32);
+    CHECK(m.lm.positions == 2048 && m.lm.vocab == 32000 && !m.lm.tied && m.lm.bos == 1 && m.lm.pad == 0);
+    model_config_free(&m);
+    CHECK_FAILS(fresh(wrong_sam, 2, &m), SCA_ERR_ARGUMENT, "vit_x");
+    CHECK_FAILS(fresh(wrong_lm, 2, &m), SCA_ERR_ARGUMENT, "gpt3");
+    CHECK_FAILS(fresh(wrong_lm, 1, &m), SCA_ERR_ARGUMENT, "model.lm");
+    CHECK_FAILS(fresh(NULL, 0, &m), SCA_ERR_ARGUMENT, "model.sam");
+}
+
+static void fresh_config(void)
+{
+    static const char *const set[] = { "model.config=" GOLDEN "models/llama-tiny/config.json" };
+    model_config m, golden;
+    if (!shared_there()) return;
+    CHECK_OK(fresh(set, 1, &m));
+    CHECK_OK(model_config_read(GOLDEN "models/llama-tiny", &golden));
+    check_same(m.json, golden.json, "config.json");
+    check_same(m.preprocessor, golden.preprocessor, "preprocessor_config.json");
+    check_same(m.generation, golden.generation, "generation_config.json");
+    model_config_free(&m);
+    model_config_free(&golden);
+}
+
+/* Every allocation on the way may fail: a message, no leak (seen by the sanitizer build), nothing half-made. */
+static void faults(void)
+{
+    static const char *const set[] = { "model.sam=" GOLDEN "models/parts/sam_tiny.pth",
+                                       "model.lm=" GOLDEN "models/parts/gpt2-lm" };
+    model_config m;
+    if (!shared_there()) return;
+    for (int64_t n = 1;; n += n < 200 ? 1 : 97) {
+        fault_alloc(n);
+        sca_status status = fresh(set, LENGTH(set), &m);
+        fault_alloc(0);
+        if (status == SCA_OK) model_config_free(&m);
+        if (!fault_fired()) break;
+        if (!CHECKF(status == SCA_ERR_MEMORY, "allocation %lld: %s, %s", (long long)n, sca_status_name(status),
+                    sca_last_error()))
+            break;
+    }
+    for (int64_t n = 1;; n++) {
+        fault_alloc(n);
+        sca_status status = model_config_read(GOLDEN "models/llama-tiny", &m);
+        fault_alloc(0);
+        model_config_free(&m);
+        if (!fault_fired()) break;
+        if (!CHECKF(status == SCA_ERR_MEMORY, "allocation %lld: %s, %s", (long long)n, sca_status_name(status),
+                    sca_last_error()))
+            break;
+    }
+}
+
 int main(int argc, char **argv)
 {
     RUN(golden_gpt2);
@@ -227,5 +373,10 @@ int main(int argc, char **argv)
     RUN(wrong_values);
     RUN(wrong_top);
     RUN(preprocessor);
+    RUN(fresh_golden);
+    RUN(fresh_llama);
+    RUN(fresh_random);
+    RUN(fresh_config);
+    RUN(faults);
     return check_done();
 }

@@ -98,19 +98,19 @@ static void golden_shards(void)
 
 static void golden_sam(void)
 {
-    weights *pth, *hf, *model;
+    weights *pth, *hf, *whole;
     if (!shared_there()) return;
     CHECK_OK(weights_open(MODELS "parts/sam_tiny.pth", &pth));
     CHECK_OK(weights_open(MODELS "parts/sam-tiny-hf", &hf));
-    CHECK_OK(weights_open(MODELS "gpt2-tiny", &model));
+    CHECK_OK(weights_open(MODELS "gpt2-tiny", &whole));
     CHECK_OK(weights_as_sam(pth));
     CHECK_OK(weights_as_sam(hf));
     CHECKF(weights_count(pth) == weights_count(hf) + 1, "%zu and %zu", weights_count(pth), weights_count(hf));
     check_subset(hf, pth, 0, "pth");
-    check_subset(hf, model, 0, "model");
+    check_subset(hf, whole, 0, "model");
     weights_close(pth);
     weights_close(hf);
-    weights_close(model);
+    weights_close(whole);
 }
 
 static void golden_lm(void)

@@ -91,12 +91,12 @@ static void put_number(str *out, const char *number)
     while (is_digit(*number)) str_putc(out, *number++);
 }
 
-static bool apply(const rule *r, const char *name, str *out)
+bool name_apply(const char *from, const char *to, const char *name, str *out)
 {
     const char *numbers[4], *rest;
     size_t n = 0;
-    if (!match(r->from, name, numbers, &rest)) return false;
-    for (const char *p = r->to; *p; p++) {
+    if (!match(from, name, numbers, &rest)) return false;
+    for (const char *p = to; *p; p++) {
         if (*p == '#')
             put_number(out, numbers[n++]);
         else if (*p == '*')
@@ -145,7 +145,8 @@ static sca_status sam_names(const weights *w, str *names)
     for (size_t i = 0; i < w->n; i++) {
         const char *name = w->slots[i].name;
         bool done = apply_mlp(w, name, &names[i]);
-        for (size_t r = 0; r < LENGTH(sam_rules) && !done; r++) done = apply(&sam_rules[r], name, &names[i]);
+        for (size_t r = 0; r < LENGTH(sam_rules) && !done; r++)
+            done = name_apply(sam_rules[r].from, sam_rules[r].to, name, &names[i]);
         if (names[i].failed) return mem_fail(strlen(name), "tensor name");
     }
     return SCA_OK;

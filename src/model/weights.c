@@ -93,7 +93,7 @@ size_t element_span(element e, size_t count)
     return block ? count / QUANT_BLOCK * block : count * element_bytes(e);
 }
 
-void slot_place(weight_slot *slot, element kind, const char *kind_name, order how, const uint8_t *first,
+void slot_place(weight_slot *slot, element kind, const char *kind_name, arrangement how, const uint8_t *first,
                 size_t span)
 {
     size_t size = element_bytes(kind);
@@ -152,6 +152,7 @@ static sca_status read_file(weights *w, weight_file *f)
     const uint8_t *data = f->view.data;
     size_t bytes = f->view.bytes;
     char start[64];
+    if (bytes >= 4 && memcmp(data, "GGUF", 4) == 0) return gguf_read(w, f);
     if (bytes >= 4 && memcmp(data, "PK\003\004", 4) == 0) return torch_read_zip(w, f);
     if (torch_is_legacy(data, bytes)) return torch_read_legacy(w, f);
     if (bytes >= 9 && data[8] == '{') return safetensors_read(w, f);
@@ -311,6 +312,7 @@ fail:
 
 static void file_free(weight_file *f)
 {
+    gguf_free(f->gguf);
     mem_free(f->storages);
     zip_close(f->z);
     if (f->borrowed)

@@ -13,12 +13,12 @@ typedef enum element { EL_OTHER, EL_F32, EL_F64, EL_F16, EL_BF16, EL_Q8_0, EL_Q4
 #define QUANT_BLOCK 32 /* elements that share a scale in every quantised kind above */
 
 /* Where the elements are, seen from the order that the caller gets. */
-typedef enum order {
+typedef enum arrangement {
     ORDER_ROWS,      /* row-major, one after the other                                                        */
     ORDER_STRIDES,   /* torch views: stride[] in elements                                                     */
     ORDER_ROTARY,    /* GGUF: rows of each head are (half, 2) pairs, Hugging Face has (2, half)                */
     ORDER_TRANSPOSED /* GGUF: the file has (dim[1], dim[0])                                                   */
-} order;
+} arrangement;
 
 /* A run of bytes with a checksum, shared by the tensors that look into it. */
 typedef struct storage {
@@ -44,7 +44,7 @@ typedef struct stored {
     size_t span;          /* bytes from there that belong to the tensor */
     element kind;
     const char *kind_name; /* as the format calls it; static text */
-    order order;
+    arrangement order;
     int64_t stride[8]; /* ORDER_STRIDES */
     int64_t heads;     /* ORDER_ROTARY */
     storage *storage;  /* NULL: no checksum */
@@ -69,7 +69,7 @@ sca_status weights_add(weights *w, const weight_file *file, const char *name, si
 /* Sets the shape and the count, refusing what cannot be counted in bytes. */
 sca_status slot_shape(weight_slot *slot, int ndim, const int64_t *dim);
 /* Sets kind, type, numeric and, when the elements lie one after the other and are aligned, data. */
-void slot_place(weight_slot *slot, element kind, const char *kind_name, order order, const uint8_t *first,
+void slot_place(weight_slot *slot, element kind, const char *kind_name, arrangement how, const uint8_t *first,
                 size_t span);
 size_t element_bytes(element e); /* 0 for quantised and other kinds */
 /* Bytes of `count` elements of any numeric kind (count a multiple of QUANT_BLOCK where it is quantised). */
@@ -87,6 +87,10 @@ sca_status torch_read_zip(weights *w, weight_file *file);
 sca_status torch_read_legacy(weights *w, weight_file *file);
 sca_status gguf_read(weights *w, weight_file *file);
 void gguf_free(struct gguf *g); /* accepts NULL */
+
+/* Whether `name` is what `from` says; then `to` is appended to out. In patterns '#' is a number, '*' at the end the
+ * rest. */
+bool name_apply(const char *from, const char *to, const char *name, str *out);
 
 /* weights_open on memory that outlives the weights; for tests and fuzzing. */
 sca_status weights_parse(const void *data, size_t bytes, const char *name, weights **out);
