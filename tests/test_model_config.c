@@ -335,35 +335,6 @@ static void fresh_config(void)
     model_config_free(&golden);
 }
 
-/* Every allocation on the way may fail: a message, no leak (seen by the sanitizer build), nothing half-made. */
-static void faults(void)
-{
-    static const char *const set[] = { "model.sam=" GOLDEN "models/parts/sam_tiny.pth",
-                                       "model.lm=" GOLDEN "models/parts/gpt2-lm" };
-    model_config m;
-    if (!shared_there()) return;
-    for (int64_t n = 1;; n += n < 200 ? 1 : 97) {
-        fault_alloc(n);
-        sca_status status = fresh(set, LENGTH(set), &m);
-        fault_alloc(0);
-        if (status == SCA_OK) model_config_free(&m);
-        if (!fault_fired()) break;
-        if (!CHECKF(status == SCA_ERR_MEMORY, "allocation %lld: %s, %s", (long long)n, sca_status_name(status),
-                    sca_last_error()))
-            break;
-    }
-    for (int64_t n = 1;; n++) {
-        fault_alloc(n);
-        sca_status status = model_config_read(GOLDEN "models/llama-tiny", &m);
-        fault_alloc(0);
-        model_config_free(&m);
-        if (!fault_fired()) break;
-        if (!CHECKF(status == SCA_ERR_MEMORY, "allocation %lld: %s, %s", (long long)n, sca_status_name(status),
-                    sca_last_error()))
-            break;
-    }
-}
-
 int main(int argc, char **argv)
 {
     RUN(golden_gpt2);
@@ -377,6 +348,5 @@ int main(int argc, char **argv)
     RUN(fresh_llama);
     RUN(fresh_random);
     RUN(fresh_config);
-    RUN(faults);
     return check_done();
 }
