@@ -159,8 +159,9 @@ void cpu_attention_fwd(dev *d, tensor y, tensor lse, tensor q, tensor k, tensor 
 /* ---- op_relpos_attention_fwd -------------------------------------------------------------------------------- */
 
 enum {
-    REL_KEYS = 192,      /* keys of a block of a large map */
-    REL_KEYS_WHOLE = 256 /* a map of up to so many positions is one block */
+    REL_KEYS = 192,       /* keys of a block of a large map */
+    REL_KEYS_WHOLE = 256, /* a map of up to so many positions is one block */
+    AHEAD = 8             /* positions: they lie too far apart for the machine to fetch them by itself */
 };
 
 typedef struct relpos {
@@ -199,10 +200,12 @@ static void relpos_gather(const relpos_at *t, int64_t part, int64_t from, int64_
     int64_t y = from / a->w, x = from % a->w;
     for (int64_t i = 0; i < keys; i++, dst += a->ld) {
         const float *src = relpos_part(t, y, x, part);
-        if (src)
+        if (src) {
+            for (int64_t d = 0; d < a->D; d += 16) __builtin_prefetch(src + AHEAD * a->qkv.stride[2] + d);
             memcpy(dst, src, bytes);
-        else
+        } else {
             memset(dst, 0, bytes);
+        }
         if (++x == a->w) {
             x = 0;
             y++;
@@ -210,16 +213,28 @@ static void relpos_gather(const relpos_at *t, int64_t part, int64_t from, int64_
     }
 }
 
-/* bias[s][lane] = rel[at(lane) - s + size - 1] . q(lane), the panel's queries being at at(lane) along one axis */
+/* Where query i of the task is along one axis of its window. */
+static int64_t relpos_where(const relpos_at *t, int64_t i, bool along_x)
+{
+    int64_t query = t->first + min64(i, t->u.count - 1);
+    return along_x ? query % t->w : query / t->w;
+}
+
+/* bias[s][lane] = rel[at(lane) - s + size - 1] . q(lane), at(lane) being where the lane's query is along one axis
+ */
 static void relpos_bias(const relpos_at *t, int64_t panel, tensor rel, int64_t size, bool along_x, float *bias)
 {
     const cpu_queries *u = &t->u;
     const cpu_kernels *k = u->kernels;
-    int64_t nr = k->nr;
-    cpu_tiles(k, 2 * size - 1, u->D, rel.data, rel.stride[0], u->q + panel * u->D * nr, nr, t->line, nr, false);
+    int64_t nr = k->nr, least = size, most = 0;
     for (int64_t i = 0; i < nr; i++) {
-        int64_t query = t->first + min64(panel * nr + i, u->count - 1);
-        const float *src = t->line + ((along_x ? query % t->w : query / t->w) + size - 1) * nr + i;
+        least = min64(least, relpos_where(t, panel * nr + i, along_x));
+        most = max64(most, relpos_where(t, panel * nr + i, along_x));
+    }
+    const float *lines = (const float *)rel.data + least * rel.stride[0];
+    cpu_tiles(k, most - least + size, u->D, lines, rel.stride[0], u->q + panel * u->D * nr, nr, t->line, nr, false);
+    for (int64_t i = 0; i < nr; i++) {
+        const float *src = t->line + (relpos_where(t, panel * nr + i, along_x) - least + size - 1) * nr + i;
         for (int64_t s = 0; s < size; s++) bias[s * nr + i] = src[-s * nr];
     }
 }

@@ -79,21 +79,27 @@ static void input_pixels(const gemm_job *j, int64_t m0, int64_t rows, int64_t k0
                (size_t)count * sizeof *dst);
 }
 
+enum { MOST_COLUMNS = 64 };
+
 /* Column n = (o k + i) k + j of input pixel (b,h,w) belongs to y[b, h k + i, w k + j, o]. */
 static void output_patches(const gemm_job *j, int64_t m0, int64_t rows, int64_t n0, int64_t cols, const float *c,
                            int64_t ldc)
 {
     const conv *p = j->context;
-    int64_t H = p->x.dim[1], W = p->x.dim[2], k = p->k;
+    int64_t H = p->x.dim[1], W = p->x.dim[2], k = p->k, to[MOST_COLUMNS];
+    float bias[MOST_COLUMNS];
     const tensor *y = &p->y;
-    for (int64_t i = 0; i < rows; i++) {
+    ASSERT(cols <= MOST_COLUMNS);
+    for (int64_t n = 0; n < cols; n++) {
+        int64_t o = (n0 + n) / (k * k), dy = (n0 + n) / k % k, dx = (n0 + n) % k;
+        to[n] = dy * y->stride[1] + dx * y->stride[2] + o;
+        bias[n] = j->bias ? j->bias[o] : 0.0f;
+    }
+    for (int64_t i = 0; i < rows; i++, c += ldc) {
         int64_t m = m0 + i;
         float *corner =
             (float *)y->data + m / (H * W) * y->stride[0] + m / W % H * k * y->stride[1] + m % W * k * y->stride[2];
-        for (int64_t n = 0; n < cols; n++) {
-            int64_t o = (n0 + n) / (k * k), dy = (n0 + n) / k % k, dx = (n0 + n) % k;
-            corner[dy * y->stride[1] + dx * y->stride[2] + o] = c[i * ldc + n] + (j->bias ? j->bias[o] : 0.0f);
-        }
+        for (int64_t n = 0; n < cols; n++) corner[to[n]] = c[n] + bias[n];
     }
 }
 

@@ -11,7 +11,7 @@
 
 enum {
     KC = 256,        /* depth of a piece: 16 KiB of a panel, half of the first-level cache */
-    MC = 96,         /* rows of a block: divided by every tile height; 96 KiB of A */
+    MC = 96,         /* rows of a block: divided by every tile height; 150 KiB of A */
     MC_ROWS = 192,   /* the same when B must be rearranged for every block */
     NC = 512,        /* columns of a block: 192 KiB of sums */
     FEW_ROWS = 24,   /* up to here the panels are streamed */

@@ -89,7 +89,8 @@ INLINE vf v_f16(const uint16_t *p)
 
 /* where ? a : b, `where` being the result of a comparison */
 INLINE vf v_select(vi where, vf a, vf b) { return (vf)((where & (vi)a) | (~where & (vi)b)); }
-/* Of a NaN and a number either may come out: the callers see the NaN again where the element itself is used. */
+INLINE vf v_zero_where(vi where, vf a) { return (vf)(~where & (vi)a); }
+/* Of a NaN and a number comes the second, as the machine has it: put what must stay a NaN there. */
 #if defined(ISA_AVX512)
 INLINE vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE vf v_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
