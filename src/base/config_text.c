@@ -305,7 +305,7 @@ sca_status config_set(config *c, const char *assignment)
     if (!key) return mem_fail(strlen(assignment), "a setting");
     sca_status status = assign(c, key, equals + 1);
     mem_free(key);
-    return status;
+    return status == SCA_ERR_FORMAT ? SCA_ERR_ARGUMENT : status; /* no file is wrong here */
 }
 
 sca_status config_get(const config *c, const char *key, str *out)
