@@ -642,15 +642,14 @@ static void many_entries(void)
 {
     str s = { 0 };
     size_t o[16], r[16];
-    part parts[16];
+    part parts[16] = { { 0 } };
     char names[16][8];
     zip *z;
     for (size_t n = 0; n <= 16; n++) { /* every count and order that sorting and searching may meet */
         for (size_t i = 0; i < n; i++) {
-            snprintf(names[i], sizeof names[i], "%zu", i * 7 % n);
+            snprintf(names[i], sizeof names[i], "%zu", (i * 37 + 5) % 101);
             parts[i] = (part){ .name = names[i], .text = names[i] };
         }
-        for (size_t i = 0; i < n; i++) snprintf(names[i], sizeof names[i], "%zu", (i * 37 + 5) % 101);
         str_clear(&s);
         make_zip(&s, parts, n, false, o, r);
         CHECK_OK(zip_open(s.data, s.bytes, "FILE", &z));
