@@ -36,37 +36,38 @@ void cpu_queries_open(cpu_queries *u, const cpu_kernels *k, int64_t count, int64
 
 void cpu_queries_load(cpu_queries *u, int64_t i, const float *q)
 {
-    int64_t nr = u->kernels->nr;
+    int64_t nr = u->kernels->nr, lanes = cpu_queries_lanes(u, i / nr);
     float *dst = u->q + i / nr * u->D * nr + i % nr;
-    for (int64_t d = 0; d < u->D; d++) dst[d * nr] = q[d];
+    for (int64_t d = 0; d < u->D; d++) dst[d * lanes] = q[d];
 }
 
 void cpu_queries_dot(const cpu_queries *u, int64_t panel, int64_t keys, const float *k, int64_t ldk)
 {
-    int64_t nr = u->kernels->nr;
-    cpu_tiles(u->kernels, keys, u->D, k, ldk, u->q + panel * u->D * nr, nr, u->s, nr, false);
+    int64_t nr = u->kernels->nr, lanes = cpu_queries_lanes(u, panel);
+    cpu_tiles(u->kernels, lanes, keys, u->D, k, ldk, u->q + panel * u->D * nr, lanes, u->s, lanes, false);
 }
 
 void cpu_queries_take(const cpu_queries *u, int64_t panel, int64_t keys, const float *v, int64_t ldv)
 {
-    int64_t nr = u->kernels->nr, at = panel * nr;
-    float *o = u->o + panel * u->D * nr;
-    u->kernels->expose(keys, u->s, u->D, o, u->m + at, u->top + at, u->l + at);
-    cpu_tiles_cols(u->kernels, u->D, keys, v, ldv, u->s, nr, o, nr, true);
+    int64_t nr = u->kernels->nr, lanes = cpu_queries_lanes(u, panel), at = panel * nr;
+    float *o = u->o + at * u->D;
+    u->kernels->expose(lanes, keys, u->s, u->D, o, u->m + at, u->top + at, u->l + at);
+    cpu_tiles_cols(u->kernels, lanes, u->D, keys, v, ldv, u->s, lanes, o, lanes, true);
 }
 
 void cpu_queries_close(cpu_queries *u)
 {
     int64_t nr = u->kernels->nr;
     for (int64_t p = 0; p < u->panels; p++)
-        u->kernels->close(u->D, u->o + p * u->D * nr, u->m + p * nr, u->l + p * nr, u->top + p * nr);
+        u->kernels->close(cpu_queries_lanes(u, p), u->D, u->o + p * u->D * nr, u->m + p * nr, u->l + p * nr,
+                          u->top + p * nr);
 }
 
 void cpu_queries_store(const cpu_queries *u, int64_t i, float *y)
 {
-    int64_t nr = u->kernels->nr;
+    int64_t nr = u->kernels->nr, lanes = cpu_queries_lanes(u, i / nr);
     const float *src = u->o + i / nr * u->D * nr + i % nr;
-    for (int64_t d = 0; d < u->D; d++) y[d] = src[d * nr];
+    for (int64_t d = 0; d < u->D; d++) y[d] = src[d * lanes];
 }
 
 /* ---- op_attention_fwd ------------------------------------------------------------------------------------ */
@@ -84,40 +85,47 @@ typedef struct attention {
     int64_t queries, chunks, ld;
 } attention;
 
-/* Keys `from` .. of sequence b, head g, next to each other. */
-static void gather(const attention *a, tensor t, int64_t b, int64_t g, int64_t from, int64_t count, float *dst)
+/* Keys `from` .. of sequence b, head g: next to each other, *ld apart; copied to `copy` where they are scattered or
+ * will be read many times. */
+static const float *gather(const attention *a, tensor t, int64_t b, int64_t g, int64_t from, int64_t count,
+                           bool often, float *copy, int64_t *ld)
 {
     const float *base = (const float *)t.data + g * t.stride[2];
+    const int32_t *rows = tensor_given(a->index) ? (const int32_t *)a->index.data + b * a->index.stride[0] : NULL;
+    *ld = t.stride[1];
+    if (!rows && !often) return base + b * t.stride[0] + from * t.stride[1];
+    *ld = a->ld;
     for (int64_t s = 0; s < count; s++) {
-        int64_t row = b;
-        if (tensor_given(a->index)) row = ((const int32_t *)a->index.data)[b * a->index.stride[0] + from + s];
-        const float *src = base + row * t.stride[0] + (from + s) * t.stride[1];
-        memcpy(dst + s * a->ld, src, (size_t)t.dim[3] * sizeof *dst);
+        const float *src = base + (rows ? rows[from + s] : b) * t.stride[0] + (from + s) * t.stride[1];
+        memcpy(copy + s * a->ld, src, (size_t)t.dim[3] * sizeof *copy);
     }
+    return copy;
 }
 
 /* Query t sees keys up to t + shift. */
-static void mask(const cpu_queries *u, int64_t first_query, int64_t from, int64_t keys, int64_t shift)
+static void mask(const cpu_queries *u, int64_t lanes, int64_t first_query, int64_t from, int64_t keys,
+                 int64_t shift)
 {
-    int64_t nr = u->kernels->nr;
-    for (int64_t i = 0; i < nr; i++)
-        for (int64_t s = max64(0, first_query + i + shift + 1 - from); s < keys; s++) u->s[s * nr + i] = -INFINITY;
+    for (int64_t i = 0; i < lanes; i++)
+        for (int64_t s = max64(0, first_query + i + shift + 1 - from); s < keys; s++)
+            u->s[s * lanes + i] = -INFINITY;
 }
 
-static void attend(const attention *a, cpu_queries *u, int64_t b, int64_t g, int64_t t0, float *k, float *v)
+static void attend(const attention *a, cpu_queries *u, int64_t b, int64_t g, int64_t t0, float *copy)
 {
-    int64_t Tk = a->k.dim[1], shift = Tk - a->q.dim[1], nr = u->kernels->nr;
+    int64_t Tk = a->k.dim[1], shift = Tk - a->q.dim[1], nr = u->kernels->nr, ldk, ldv;
     int64_t seen = a->o.causal ? min64(Tk, t0 + u->count + shift) : Tk;
+    bool often = u->panels > 2;
     for (int64_t from = 0; from < seen; from += KEYS) {
         int64_t keys = min64(KEYS, seen - from);
-        gather(a, a->k, b, g, from, keys, k);
-        gather(a, a->v, b, g, from, keys, v);
+        const float *k = gather(a, a->k, b, g, from, keys, often, copy, &ldk);
+        const float *v = gather(a, a->v, b, g, from, keys, often, copy + KEYS * a->ld, &ldv);
         for (int64_t p = 0; p < u->panels; p++) {
-            int64_t first = t0 + p * nr;
-            cpu_queries_dot(u, p, keys, k, a->ld);
-            if (a->o.causal && from + keys - 1 > first + shift) mask(u, first, from, keys, shift);
-            u->kernels->scores(keys, u->s, a->o.scale, NULL, NULL, u->top + p * nr);
-            cpu_queries_take(u, p, keys, v, a->ld);
+            int64_t first = t0 + p * nr, lanes = cpu_queries_lanes(u, p);
+            cpu_queries_dot(u, p, keys, k, ldk);
+            if (a->o.causal && from + keys - 1 > first + shift) mask(u, lanes, first, from, keys, shift);
+            u->kernels->scores(lanes, keys, u->s, a->o.scale, NULL, NULL, u->top + p * nr);
+            cpu_queries_take(u, p, keys, v, ldv);
         }
     }
 }
@@ -128,13 +136,13 @@ static void attention_task(void *context, int64_t task, int thread)
     int64_t H = a->q.dim[2], Tq = a->q.dim[1], D = a->q.dim[3];
     int64_t t0 = task % a->chunks * a->queries, h = task / a->chunks % H, b = task / a->chunks / H;
     int64_t count = min64(a->queries, Tq - t0), g = h / (H / a->k.dim[2]);
-    float *k = cpu_scratch_of(a->c, thread), *v = k + KEYS * a->ld;
+    float *copy = cpu_scratch_of(a->c, thread);
     const float *q = (const float *)a->q.data + b * a->q.stride[0] + h * a->q.stride[2];
     float *y = (float *)a->y.data + b * a->y.stride[0] + h * a->y.stride[2];
     cpu_queries u;
-    cpu_queries_open(&u, a->c->kernels, count, D, v + KEYS * a->ld);
+    cpu_queries_open(&u, a->c->kernels, count, D, copy + 2 * KEYS * a->ld);
     for (int64_t i = 0; i < count; i++) cpu_queries_load(&u, i, q + (t0 + i) * a->q.stride[1]);
-    attend(a, &u, b, g, t0, k, v);
+    attend(a, &u, b, g, t0, copy);
     cpu_queries_close(&u);
     for (int64_t i = 0; i < count; i++) cpu_queries_store(&u, i, y + (t0 + i) * a->y.stride[1]);
     if (!tensor_given(a->lse)) return;
@@ -226,16 +234,16 @@ static void relpos_bias(const relpos_at *t, int64_t panel, tensor rel, int64_t s
 {
     const cpu_queries *u = &t->u;
     const cpu_kernels *k = u->kernels;
-    int64_t nr = k->nr, least = size, most = 0;
-    for (int64_t i = 0; i < nr; i++) {
+    int64_t nr = k->nr, lanes = cpu_queries_lanes(u, panel), least = size, most = 0;
+    for (int64_t i = 0; i < lanes; i++) {
         least = min64(least, relpos_where(t, panel * nr + i, along_x));
         most = max64(most, relpos_where(t, panel * nr + i, along_x));
     }
-    const float *lines = (const float *)rel.data + least * rel.stride[0];
-    cpu_tiles(k, most - least + size, u->D, lines, rel.stride[0], u->q + panel * u->D * nr, nr, t->line, nr, false);
-    for (int64_t i = 0; i < nr; i++) {
-        const float *src = t->line + (relpos_where(t, panel * nr + i, along_x) - least + size - 1) * nr + i;
-        for (int64_t s = 0; s < size; s++) bias[s * nr + i] = src[-s * nr];
+    const float *lines = (const float *)rel.data + least * rel.stride[0], *q = u->q + panel * u->D * nr;
+    cpu_tiles(k, lanes, most - least + size, u->D, lines, rel.stride[0], q, lanes, t->line, lanes, false);
+    for (int64_t i = 0; i < lanes; i++) {
+        const float *src = t->line + (relpos_where(t, panel * nr + i, along_x) - least + size - 1) * lanes + i;
+        for (int64_t s = 0; s < size; s++) bias[s * lanes + i] = src[-s * lanes];
     }
 }
 
@@ -244,14 +252,14 @@ static void relpos_scores(const relpos_at *t, int64_t panel, int64_t from, int64
 {
     const relpos *a = t->a;
     const cpu_queries *u = &t->u;
-    int64_t nr = u->kernels->nr;
+    int64_t nr = u->kernels->nr, lanes = cpu_queries_lanes(u, panel);
     bool biased = tensor_given(a->rel_h);
+    const float *bias_h = t->bias_h + panel * a->h * nr, *bias_w = t->bias_w + panel * a->w * nr;
     for (int64_t i = 0, n; i < keys; i += n) {
         int64_t y = (from + i) / a->w, x = (from + i) % a->w;
         n = min64(a->w - x, keys - i);
-        const float *along = biased ? t->bias_w + (panel * a->w + x) * nr : NULL;
-        const float *across = biased ? t->bias_h + (panel * a->h + y) * nr : NULL;
-        u->kernels->scores(n, u->s + i * nr, a->o.scale, along, across, u->top + panel * nr);
+        u->kernels->scores(lanes, n, u->s + i * lanes, a->o.scale, biased ? bias_w + x * lanes : NULL,
+                           biased ? bias_h + y * lanes : NULL, u->top + panel * nr);
     }
 }
 

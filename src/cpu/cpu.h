@@ -85,23 +85,29 @@ void cpu_gemm_weight(gemm_job *j, tensor w, bool in_out);
 void cpu_gemm(dev *d, const gemm_job *job);
 size_t cpu_panel_bytes(dtype type, int64_t N, int64_t K);
 
-/* One tile product of any height: rows are cut into nearly equal tiles. */
-void cpu_tiles(const cpu_kernels *k, int64_t rows, int64_t K, const float *a, int64_t lda, const float *b,
-               int64_t ldb, float *c, int64_t ldc, bool add);
-void cpu_tiles_cols(const cpu_kernels *k, int64_t rows, int64_t K, const float *a, int64_t lda, const float *b,
-                    int64_t ldb, float *c, int64_t ldc, bool add);
+/* One tile product of any height, `lanes` (nr or nr/2) wide: rows are cut into nearly equal tiles. */
+void cpu_tiles(const cpu_kernels *k, int64_t lanes, int64_t rows, int64_t K, const float *a, int64_t lda,
+               const float *b, int64_t ldb, float *c, int64_t ldc, bool add);
+void cpu_tiles_cols(const cpu_kernels *k, int64_t lanes, int64_t rows, int64_t K, const float *a, int64_t lda,
+                    const float *b, int64_t ldb, float *c, int64_t ldc, bool add);
 
-/* ---- queries of one head, nr side by side (attention.c) ------------------------------------------------------ */
+/* ---- queries of one head, side by side (attention.c) ------------------------------------------------------ */
 
 /* Streaming softmax: load the queries, then step over blocks of keys and values in ascending order, then store. The
  * result of a query depends on its keys and their blocks alone. */
 typedef struct cpu_queries {
     const cpu_kernels *kernels;
     int64_t count, panels, D;
-    float *q, *o;       /* [panels][D][nr] */
+    float *q, *o;       /* [panels][D][lanes of the panel] */
     float *m, *l, *top; /* [panels][nr] */
-    float *s;           /* [keys][nr], scores of one panel */
+    float *s;           /* [keys][lanes], scores of one panel */
 } cpu_queries;
+/* All panels have nr lanes, but the last has half of them where that is enough. */
+static inline int64_t cpu_queries_lanes(const cpu_queries *u, int64_t panel)
+{
+    int64_t nr = u->kernels->nr;
+    return u->count - panel * nr <= nr / 2 ? nr / 2 : nr;
+}
 size_t cpu_queries_floats(const cpu_kernels *k, int64_t count, int64_t D, int64_t keys);
 void cpu_queries_open(cpu_queries *u, const cpu_kernels *k, int64_t count, int64_t D, float *scratch);
 /* Query i from q; the lanes left over are zero. */

@@ -10,7 +10,7 @@
 #include <string.h>
 
 enum {
-    KC = 256,        /* depth of a piece: 16 KiB of a panel, half of the first-level cache */
+    KC = 384,        /* depth of a piece: 24 KiB of a panel, most of the first-level cache */
     MC = 96,         /* rows of a block: divided by every tile height; 150 KiB of A */
     MC_ROWS = 192,   /* the same when B must be rearranged for every block */
     NC = 512,        /* columns of a block: 192 KiB of sums */
@@ -37,24 +37,27 @@ size_t cpu_panel_bytes(dtype type, int64_t N, int64_t K)
     return (size_t)round_up(N, PANEL_ROUND) * (size_t)K * dtype_bytes(type);
 }
 
-void cpu_tiles(const cpu_kernels *k, int64_t rows, int64_t K, const float *a, int64_t lda, const float *b,
-               int64_t ldb, float *c, int64_t ldc, bool add)
+void cpu_tiles(const cpu_kernels *k, int64_t lanes, int64_t rows, int64_t K, const float *a, int64_t lda,
+               const float *b, int64_t ldb, float *c, int64_t ldc, bool add)
 {
-    int64_t tiles = ceil_div(rows, k->mr), at = 0;
+    bool whole = lanes == k->nr;
+    int64_t tiles = ceil_div(rows, whole ? k->mr : 2 * k->mr), at = 0;
     for (int64_t i = 0; i < tiles; i++) {
         int64_t next = rows * (i + 1) / tiles;
-        k->tile((int)(next - at), K, a + at * lda, lda, b, ldb, c + at * ldc, ldc, add);
+        (whole ? k->tile : k->tile_half)((int)(next - at), K, a + at * lda, lda, b, ldb, c + at * ldc, ldc, add);
         at = next;
     }
 }
 
-void cpu_tiles_cols(const cpu_kernels *k, int64_t rows, int64_t K, const float *a, int64_t lda, const float *b,
-                    int64_t ldb, float *c, int64_t ldc, bool add)
+void cpu_tiles_cols(const cpu_kernels *k, int64_t lanes, int64_t rows, int64_t K, const float *a, int64_t lda,
+                    const float *b, int64_t ldb, float *c, int64_t ldc, bool add)
 {
-    int64_t tiles = ceil_div(rows, k->mr), at = 0;
+    bool whole = lanes == k->nr;
+    int64_t tiles = ceil_div(rows, whole ? k->mr : 2 * k->mr), at = 0;
     for (int64_t i = 0; i < tiles; i++) {
         int64_t next = rows * (i + 1) / tiles;
-        k->tile_cols((int)(next - at), K, a + at, lda, b, ldb, c + at * ldc, ldc, add);
+        (whole ? k->tile_cols : k->tile_cols_half)((int)(next - at), K, a + at, lda, b, ldb, c + at * ldc, ldc,
+                                                   add);
         at = next;
     }
 }
@@ -64,7 +67,7 @@ static void panel_tiles(const cpu_kernels *k, int64_t rows, int64_t count, const
                         const void *b, dtype type, float *c, bool add)
 {
     if (type == DT_F32) {
-        cpu_tiles(k, rows, count, a, lda, b, k->nr, c, k->nr, add);
+        cpu_tiles(k, k->nr, rows, count, a, lda, b, k->nr, c, k->nr, add);
         return;
     }
     int64_t tiles = ceil_div(rows, k->mr), at = 0;
@@ -179,7 +182,7 @@ static void many_rows_task(void *context, int64_t task, int thread)
                 panel_tiles(k, rows, count, a_copy, KC + A_PAD, panel, j->b_type, c, k0 > 0);
             } else {
                 arrange(j, b, n0 + n, k0, count, line, turn);
-                cpu_tiles(k, rows, count, a_copy, KC + A_PAD, line, nr, c, nr, k0 > 0);
+                cpu_tiles(k, nr, rows, count, a_copy, KC + A_PAD, line, nr, c, nr, k0 > 0);
             }
             if (k0 + count == j->K) finish(j, batch, m0, rows, n0 + n, c);
         }

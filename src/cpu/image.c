@@ -40,7 +40,7 @@ static void pool_task(void *context, int64_t task, int thread)
         }
         for (int64_t i = 0; i < u.panels; i++) {
             cpu_queries_dot(&u, i, keys, key, p->ld);
-            k->scores(keys, u.s, 1.0f, NULL, NULL, u.top + i * nr);
+            k->scores(cpu_queries_lanes(&u, i), keys, u.s, 1.0f, NULL, NULL, u.top + i * nr);
             cpu_queries_take(&u, i, keys, value, p->ld);
         }
     }
@@ -135,7 +135,7 @@ static void update_weights(const update *p, const update_at *t, const float *x, 
         if (rows < nr) memset(t->turned, 0, (size_t)(p->C * nr) * sizeof(float));
         k->transpose(t->turned, nr, t->sum, p->ld, rows, p->C);
         float *to = t->p + from;
-        cpu_tiles(k, p->J, p->C, t->k, p->ld, t->turned, nr, to, UPDATE_TOKENS, false);
+        cpu_tiles(k, nr, p->J, p->C, t->k, p->ld, t->turned, nr, to, UPDATE_TOKENS, false);
         for (int64_t h = 0; h < p->o.heads; h++)
             k->softmax_down(T, to + h * T * UPDATE_TOKENS, UPDATE_TOKENS, t->kb + h * T);
     }
@@ -150,7 +150,7 @@ static void update_step(const update *p, const update_at *t, int64_t n, int64_t 
     update_weights(p, t, x, s0, count);
     for (int64_t s = 0; s < count; s++) k->add(t->out + s * p->ld, x + s * p->x.stride[1], p->vb.data, C);
     for (int64_t c = 0; c < C; c += nr) /* the last panel may run into the padding of the rows */
-        cpu_tiles_cols(k, count, p->J, t->p, UPDATE_TOKENS, t->v + c * p->J, nr, t->out + c, p->ld, true);
+        cpu_tiles_cols(k, nr, count, p->J, t->p, UPDATE_TOKENS, t->v + c * p->J, nr, t->out + c, p->ld, true);
     for (int64_t s = 0; s < count; s++)
         k->layernorm(y + s * p->y.stride[1], t->out + s * p->ld, p->w.data, p->b.data, C, p->o.eps, NULL, NULL);
 }

@@ -18,6 +18,11 @@ typedef struct cpu_kernels {
                  int64_t ldc, bool add);
     void (*tile_cols)(int rows, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
                       int64_t ldc, bool add);
+    /* The same for n < nr/2 and up to 2 mr rows. */
+    void (*tile_half)(int rows, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
+                      int64_t ldc, bool add);
+    void (*tile_cols_half)(int rows, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
+                           int64_t ldc, bool add);
     void (*tile_bf16)(int rows, int64_t K, const float *a, int64_t lda, const uint16_t *b, float *c, int64_t ldc,
                       bool add);
     void (*tile_f16)(int rows, int64_t K, const float *a, int64_t lda, const uint16_t *b, float *c, int64_t ldc,
@@ -40,14 +45,16 @@ typedef struct cpu_kernels {
     double (*sum_exp)(const float *x, int64_t n, float shift);    /* sum of exp(x - shift) */
     void (*shift)(float *y, const float *x, int64_t n, float by); /* y = x - by */
 
-    /* Attention keeps nr queries side by side: s[key][nr], o[D][nr], m, l, top[nr].
-     *   scores: s = scale s + along[key][nr] + across[nr], either may be NULL; top = max(top, s)
+    /* Attention keeps lanes (nr or nr/2) queries side by side: s[key][lanes], o[D][lanes], m, l, top[lanes].
+     *   scores: s = scale s + along[key][lanes] + across[lanes], either may be NULL; top = max(top, s)
      *   expose: s = exp(s - top); l and o, which were relative to m, become relative to top, l takes the new terms;
      *           m = top. */
-    void (*scores)(int64_t keys, float *s, float scale, const float *along, const float *across, float *top);
-    void (*expose)(int64_t keys, float *s, int64_t D, float *o, float *m, const float *top, float *l);
+    void (*scores)(int64_t lanes, int64_t keys, float *s, float scale, const float *along, const float *across,
+                   float *top);
+    void (*expose)(int64_t lanes, int64_t keys, float *s, int64_t D, float *o, float *m, const float *top,
+                   float *l);
     /* o /= l, lse = m + log l */
-    void (*close)(int64_t D, float *o, const float *m, const float *l, float *lse);
+    void (*close)(int64_t lanes, int64_t D, float *o, const float *m, const float *l, float *lse);
     /* Softmax down the rows of s[t ld + n], n < nr, after kb[t] is added */
     void (*softmax_down)(int64_t T, float *s, int64_t ld, const float *kb);
 } cpu_kernels;
