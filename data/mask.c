@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define POLYGON_SCALE 5        /* polygons are traced on a grid five times as fine */
-#define POLYGON_REACH 10000000 /* largest coordinate, px: bounds the time one edge can take */
+#define POLYGON_SCALE 5         /* polygons are traced on a grid five times as fine */
+#define POLYGON_REACH 100000000 /* largest coordinate, px: the fine grid stays within int */
 
 void mask_runs_free(mask_runs *r)
 {
@@ -221,44 +221,49 @@ typedef struct outline {
     int width, height;
 } outline;
 
-/* The traced line moved from column u0 to u1 of the fine grid; v is the upper of both rows. Only steps over the
- * centre of a pixel column count. */
-static sca_status cross(outline *o, int u0, int u1, int v)
+/* The traced line passes the centre of pixel column x, at row v of the fine grid: the upper row of its step. */
+static sca_status cross(outline *o, int x, int v)
 {
-    int u = u1 < u0 ? u1 : u1 - 1;
-    if (u < POLYGON_SCALE / 2 || u % POLYGON_SCALE != POLYGON_SCALE / 2) return SCA_OK;
-    int x = u / POLYGON_SCALE;
-    if (x >= o->width) return SCA_OK;
     double y = (v + 0.5) / POLYGON_SCALE - 0.5;
     y = y < 0 ? 0 : y > o->height ? o->height : ceil(y);
     return list_put(&o->crossings, (uint32_t)x * (uint32_t)o->height + (uint32_t)y);
 }
 
 static int min_int(int a, int b) { return a < b ? a : b; }
-static int max_int(int a, int b) { return a > b ? a : b; }
 
-/* An edge with more columns than rows: each step moves one column. Only steps within the picture are looked at. */
+/* Passing the centre of pixel column x is the step between fine columns centre_of(x) and centre_of(x) + 1. */
+static int centre_of(int x) { return POLYGON_SCALE * x + POLYGON_SCALE / 2; }
+static int first_centre(int u) { return u <= POLYGON_SCALE / 2 ? 0 : (u + POLYGON_SCALE / 2) / POLYGON_SCALE; }
+
+/* An edge with more columns than rows: each step moves one column. */
 static sca_status trace_flat(outline *o, int x0, int y0, int x1, int y1)
 {
     double slope = x1 > x0 ? (double)(y1 - y0) / (x1 - x0) : 0;
-    int first = max_int(0, -x0), last = min_int(x1 - x0, o->width * POLYGON_SCALE - x0);
-    for (int t = first; t < last; t++) {
+    for (int x = first_centre(x0); x < o->width && centre_of(x) < x1; x++) {
+        int t = centre_of(x) - x0;
         int v0 = (int)(y0 + slope * t + 0.5), v1 = (int)(y0 + slope * (t + 1) + 0.5);
-        TRY(cross(o, x0 + t, x0 + t + 1, min_int(v0, v1)));
+        TRY(cross(o, x, min_int(v0, v1)));
     }
     return SCA_OK;
 }
 
-/* An edge with more rows than columns: each step moves one row and sometimes a column. */
+static int column_at(int x0, double slope, int t) { return (int)(x0 + slope * t + 0.5); }
+
+/* An edge with more rows than columns: each step moves one row and sometimes a column. The step over a centre is
+ * near where the exact line would make it; rounding decides. */
 static sca_status trace_steep(outline *o, int x0, int y0, int x1, int y1)
 {
     double slope = (double)(x1 - x0) / (y1 - y0);
-    if (max_int(x0, x1) < 0 || min_int(x0, x1) > o->width * POLYGON_SCALE) return SCA_OK;
-    int u0 = x0;
-    for (int t = 1; t <= y1 - y0; t++) {
-        int u1 = (int)(x0 + slope * t + 0.5);
-        if (u1 != u0) TRY(cross(o, u0, u1, y0 + t - 1));
-        u0 = u1;
+    bool right = x1 > x0;
+    int rows = y1 - y0, left_end = min_int(column_at(x0, slope, 0), column_at(x0, slope, rows));
+    for (int x = first_centre(left_end); x < o->width; x++) {
+        int centre = centre_of(x);
+        if ((right ? column_at(x0, slope, rows) : column_at(x0, slope, 0)) <= centre) break;
+        double near = (centre + 0.5 - x0) / slope;
+        int t = near < 1 ? 1 : near > rows ? rows : (int)near;
+        while (t > 1 && (column_at(x0, slope, t - 1) > centre) == right) t--;
+        while (t < rows && (column_at(x0, slope, t) > centre) != right) t++;
+        TRY(cross(o, x, y0 + t - 1));
     }
     return SCA_OK;
 }
