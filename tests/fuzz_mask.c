@@ -17,7 +17,7 @@ static void check(const mask_runs *r)
     if (!on || mask_decode(r, on) != SCA_OK || mask_encode(on, r->width, r->height, &again) != SCA_OK) abort();
     for (size_t i = 0; i < pixels; i++) area += on[i];
     mask_box(r, box);
-    if (area != mask_area(r) || area != mask_area(&again) || area > box[2] * box[3]) abort();
+    if (area != mask_area(r) || area != mask_area(&again) || (double)area > box[2] * box[3]) abort();
     if (mask_iou(r, &again, false) != (area ? 1 : 0)) abort();
     free(on);
     mask_runs_free(&again);
