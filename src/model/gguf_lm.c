@@ -1,4 +1,5 @@
-/* gguf_lm.c - what a GGUF file says of its language model: the configuration as Hugging Face has it. */
+/* gguf_lm.c - what a GGUF file says of its language model: the configuration as Hugging Face has it, the tokenizer.
+ */
 #include "model/gguf.h"
 #include "model/model_classes.h"
 
@@ -144,5 +145,128 @@ sca_status weights_lm_config(const weights *w, json_t **out)
     if (status == SCA_OK) status = strcmp(s.g->arch, "gpt2") == 0 ? put_gpt2(&s) : put_llama(&s);
     if (status == SCA_OK) status = json_sorted(s.out, out);
     json_decref(s.out);
+    return status;
+}
+
+/* ---- the tokenizer ---------------------------------------------------------------------------------------------
+ */
+
+typedef struct texts { /* a list of texts, each copied with a closing 0 */
+    char *bytes;
+    const char **at;
+    size_t *length;
+    size_t n;
+} texts;
+
+static void texts_free(texts *t)
+{
+    mem_free(t->bytes);
+    mem_free(t->at);
+    mem_free(t->length);
+}
+
+/* An absent list is empty. */
+static sca_status read_texts(const gguf *g, const char *path, const char *key, texts *out)
+{
+    const gguf_value *v = gguf_find(g, key);
+    if (!v) return SCA_OK;
+    if (!v->array || v->type != GGUF_STRING || v->count > INT32_MAX)
+        return status_fail(SCA_ERR_FORMAT, "%s: '%s' is no list of texts", path, key);
+    size_t total = 1;
+    const uint8_t *p = v->data;
+    out->n = (size_t)v->count;
+    for (size_t i = 0; i < out->n; i++, p += 8 + gguf_le64(p)) total += (size_t)gguf_le64(p) + 1;
+    out->bytes = mem_alloc(total);
+    out->at = mem_zero(out->n + 1, sizeof *out->at);
+    out->length = mem_zero(out->n + 1, sizeof *out->length);
+    if (!out->bytes || !out->at || !out->length) return mem_fail(total, key);
+    char *to = out->bytes;
+    p = v->data;
+    for (size_t i = 0; i < out->n; i++, p += 8 + out->length[i - 1]) {
+        out->length[i] = (size_t)gguf_le64(p);
+        out->at[i] = to;
+        memcpy(to, p + 8, out->length[i]);
+        to[out->length[i]] = 0;
+        to += out->length[i] + 1;
+    }
+    return SCA_OK;
+}
+
+/* A list of n 4-byte numbers, copied for their alignment; absent: NULL. */
+static sca_status read_numbers(const gguf *g, const char *path, const char *key, gguf_type type, size_t n,
+                               void **out)
+{
+    const gguf_value *v = gguf_find(g, key);
+    *out = NULL;
+    if (!v) return SCA_OK;
+    if (!v->array || v->type != type || v->count != n)
+        return status_fail(SCA_ERR_FORMAT, "%s: '%s' is no list of %zu numbers, one for each token", path, key, n);
+    *out = mem_alloc(4 * n);
+    if (!*out) return mem_fail(4 * n, key);
+    memcpy(*out, v->data, 4 * n);
+    return SCA_OK;
+}
+
+static int64_t read_id(const gguf *g, const char *key)
+{
+    int64_t id;
+    return gguf_int(gguf_find(g, key), &id) && id >= 0 && id <= INT32_MAX ? id : -1;
+}
+
+/* A short text, or "". */
+static void read_word(const gguf *g, const char *key, char out[64])
+{
+    const char *text = "";
+    size_t bytes = 0;
+    gguf_text(gguf_find(g, key), &text, &bytes);
+    if (bytes > 63) bytes = 63;
+    memcpy(out, text, bytes);
+    out[bytes] = 0;
+}
+
+sca_status weights_tokenizer(const weights *w, tokenizer **out)
+{
+    const weight_file *f = gguf_of(w);
+    texts tokens = { 0 }, merges = { 0 };
+    void *scores = NULL, *types = NULL;
+    char kind[64], pre[64];
+    bool add_bos;
+    sca_status status;
+    *out = NULL;
+    if (!f) return status_fail(SCA_ERR_STATE, "%s: is no GGUF file, so it holds no tokenizer", w->path);
+    const gguf *g = f->gguf;
+    const char *path = f->view.path;
+    TRY_GOTO(done, read_texts(g, path, "tokenizer.ggml.tokens", &tokens));
+    TRY_GOTO(done, read_texts(g, path, "tokenizer.ggml.merges", &merges));
+    TRY_GOTO(done, read_numbers(g, path, "tokenizer.ggml.scores", GGUF_F32, tokens.n, &scores));
+    TRY_GOTO(done, read_numbers(g, path, "tokenizer.ggml.token_type", GGUF_I32, tokens.n, &types));
+    read_word(g, "tokenizer.ggml.model", kind);
+    read_word(g, "tokenizer.ggml.pre", pre);
+    if (kind[0] == 0 || tokens.n == 0)
+        TRY_GOTO(done,
+                 status_fail(SCA_ERR_FORMAT, "%s: holds no tokenizer; name its folder in model.tokenizer", path));
+    tokenizer_gguf t = {
+        .model = kind,
+        .pre = pre,
+        .tokens = tokens.at,
+        .token_bytes = tokens.length,
+        .scores = scores,
+        .types = types,
+        .n_tokens = tokens.n,
+        .merges = merges.at,
+        .n_merges = merges.n,
+        .bos = read_id(g, "tokenizer.ggml.bos_token_id"),
+        .eos = read_id(g, "tokenizer.ggml.eos_token_id"),
+        .unknown = read_id(g, "tokenizer.ggml.unknown_token_id"),
+        .pad = read_id(g, "tokenizer.ggml.padding_token_id"),
+        .add_bos = gguf_bool(gguf_find(g, "tokenizer.ggml.add_bos_token"), &add_bos) ? add_bos : -1,
+        .name = path,
+    };
+    status = tokenizer_from_gguf(&t, out);
+done:
+    texts_free(&tokens);
+    texts_free(&merges);
+    mem_free(scores);
+    mem_free(types);
     return status;
 }
