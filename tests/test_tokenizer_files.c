@@ -194,6 +194,50 @@ static void digits_and_splits(void)
     tokenizer_close(t);
 }
 
+/* Patterns that need more steps or more stack than sound ones. */
+static void patterns_have_limits(void)
+{
+    static const char *const patterns[] = { "(?:a+)+[bc]", "(?:(a)|c)*[bd]", "(?:(a)|(c))*$" };
+    const size_t bytes = 2000;
+    char *text = mem_alloc(bytes);
+    memset(text, 'a', bytes);
+    for (size_t i = 0; i < LENGTH(patterns); i++) {
+        str json = { 0 };
+        str_printf(
+            &json,
+            AROUND("{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"behavior\": \"Isolated\","
+                   "\"pattern\": {\"Regex\": \"%s\"}}, {\"type\": \"ByteLevel\", \"use_regex\": false}]}",
+                   ""),
+            patterns[i]);
+        tokenizer *t = built((file_texts){ .json = str_text(&json) });
+        int *ids = NULL, n = 0;
+        double start = seconds();
+        sca_status status = t ? tokenizer_encode(t, text, bytes, false, &ids, &n) : SCA_OK;
+        CHECKF(status == SCA_OK || strstr(sca_last_error(), "split pattern cannot be applied"), "%s: %s",
+               patterns[i], sca_last_error());
+        CHECKF(seconds() - start < 60, "%s took %.1f s", patterns[i], seconds() - start);
+        printf("%s: %s, %.2f s\n", patterns[i], sca_status_name(status), seconds() - start);
+        mem_free(ids);
+        tokenizer_close(t);
+        str_free(&json);
+    }
+    mem_free(text);
+}
+
+static void classes_are_known(void)
+{
+    tokenizer *t = NULL;
+    NOT_SUPPORTED("'tokenizer_class' is 'Qwen2Tokenizer', expected GPT2Tokenizer", .vocab = VOCAB, .merges = "",
+                  .config = "{\"tokenizer_class\": \"Qwen2Tokenizer\"}");
+    tokenizer_source s = loaded("llama-tiny", 1u << FILE_MODEL);
+    static const char t5[] = "{\"tokenizer_class\": \"T5Tokenizer\"}";
+    s.data[FILE_CONFIG] = t5;
+    s.bytes[FILE_CONFIG] = sizeof t5 - 1;
+    CHECK_FAILS(tokenizer_build(&s, &t), SCA_ERR_UNSUPPORTED, "'T5Tokenizer', expected LlamaTokenizer");
+    s.data[FILE_CONFIG] = NULL;
+    unload(&s);
+}
+
 static void added_tokens_strip_and_stand_alone(void)
 {
     tokenizer *t = built((file_texts){
@@ -339,6 +383,8 @@ int main(int argc, char **argv)
     RUN(folders_without_tokenizers);
     RUN(long_pieces_are_refused);
     RUN(digits_and_splits);
+    RUN(patterns_have_limits);
+    RUN(classes_are_known);
     RUN(added_tokens_strip_and_stand_alone);
     RUN(templates_surround);
     RUN(characters_with_byte_fallback);

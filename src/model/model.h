@@ -152,10 +152,11 @@ typedef struct tokenizer_gguf { /* what a GGUF file says of its tokeniser; point
 
 sca_status tokenizer_open(const char *dir, tokenizer **out);
 sca_status tokenizer_from_gguf(const tokenizer_gguf *g, tokenizer **out);
-/* Token ids as the official call tokenizer(text) gives them; train: cut to 18 ids, then EOS (data.md 5).
- * *ids: mem_free. */
+/* Token ids as the official call tokenizer(text) gives them; train: cut to 18 ids, then EOS (data.md 5; SCA_ERR_STATE
+ * when there is none). Broken UTF-8 counts as U+FFFD. *ids: mem_free. */
 sca_status tokenizer_encode(const tokenizer *t, const char *text, size_t bytes, bool train, int **ids, int *n);
-/* with_special false: drops special tokens, then cleans up as eval.md 2.4. *text: mem_free, valid UTF-8. */
+/* with_special false: drops special tokens, then cleans up as eval.md 2.4. *text: mem_free, valid UTF-8; what the ids
+ * leave broken and 0 bytes become U+FFFD. An id out of range: SCA_ERR_ARGUMENT. */
 sca_status tokenizer_decode(const tokenizer *t, const int *ids, int n, bool with_special, char **text);
 /* The same without its end marked: 0 bytes stay, where tokenizer_decode has U+FFFD. */
 sca_status tokenizer_decode_bytes(const tokenizer *t, const int *ids, int n, bool with_special, char **text,

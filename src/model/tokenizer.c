@@ -147,6 +147,26 @@ static sca_status build_model(tokenizer *t, const tokenizer_source *s, const spe
     return tokenizer_finish(t, file);
 }
 
+static sca_status refuse_class(const special_names *n, const char *expected)
+{
+    return status_fail(SCA_ERR_UNSUPPORTED,
+                       "%s: 'tokenizer_class' is '%.80s', expected %s, or a tokenizer.json beside it",
+                       n->config_file, n->class_name, expected);
+}
+
+/* tokenizer.model before tokenizer.json before vocab.json with merges.txt. Other classes than the known ones read
+ * the first and the last kind of files in their own ways, but tokenizer.json says all itself. */
+static sca_status build_chosen(tokenizer *t, const tokenizer_source *s, const special_names *n)
+{
+    const char *name = n->class_name;
+    bool llama = !*name || strcmp(name, "LlamaTokenizer") == 0 || strcmp(name, "LlamaTokenizerFast") == 0;
+    bool gpt2 = !*name || text_starts(name, "GPT2Tokenizer") || text_starts(name, "CodeGenTokenizer");
+    if (s->data[FILE_MODEL] && llama) return build_model(t, s, n);
+    if (s->data[FILE_JSON]) return build_json(t, s, n);
+    if (s->data[FILE_MODEL]) return refuse_class(n, "LlamaTokenizer");
+    return gpt2 ? build_plain(t, s, n) : refuse_class(n, "GPT2Tokenizer");
+}
+
 sca_status tokenizer_build(const tokenizer_source *s, tokenizer **out)
 {
     tokenizer *t = NULL;
@@ -155,12 +175,7 @@ sca_status tokenizer_build(const tokenizer_source *s, tokenizer **out)
     *out = NULL;
     TRY_GOTO(out, special_open(s, &names));
     TRY_GOTO(out, tokenizer_new(&t));
-    if (s->data[FILE_MODEL])
-        status = build_model(t, s, &names);
-    else if (s->data[FILE_JSON])
-        status = build_json(t, s, &names);
-    else
-        status = build_plain(t, s, &names);
+    status = build_chosen(t, s, &names);
 out:
     special_close(&names);
     if (status == SCA_OK)
@@ -168,15 +183,6 @@ out:
     else
         tokenizer_close(t);
     return status;
-}
-
-/* Only what will be used is read: the model file before tokenizer.json before vocab.json and merges.txt. */
-static bool is_wanted(const bool present[FILE_COUNT], int which)
-{
-    if (!present[which]) return false;
-    if (which == FILE_JSON) return !present[FILE_MODEL];
-    if (which == FILE_VOCAB || which == FILE_MERGES) return !present[FILE_MODEL] && !present[FILE_JSON];
-    return true;
 }
 
 static sca_status source_names(const char *dir, tokenizer_source *s, bool present[FILE_COUNT])
@@ -204,7 +210,7 @@ static sca_status source_read(tokenizer_source *s, const bool present[FILE_COUNT
 {
     for (int i = 0; i < FILE_COUNT; i++) {
         char *data = NULL;
-        if (!is_wanted(present, i)) continue;
+        if (!present[i]) continue;
         TRY(file_read(s->names[i], TOKENIZER_FILE_MOST, &data, &s->bytes[i]));
         s->data[i] = data;
     }

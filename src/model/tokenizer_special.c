@@ -164,7 +164,8 @@ static sca_status add_default(tokenizer *t, const char *text, const char *file, 
 
 static bool uses_gpt2_defaults(const tokenizer *t, const special_names *n)
 {
-    return t->model == MODEL_BPE_BYTES && (!*n->class_name || text_starts(n->class_name, "GPT2Tokenizer"));
+    return t->model == MODEL_BPE_BYTES && (!*n->class_name || text_starts(n->class_name, "GPT2Tokenizer") ||
+                                           text_starts(n->class_name, "CodeGenTokenizer"));
 }
 
 static sca_status add_roles(tokenizer *t, const special_names *n)
