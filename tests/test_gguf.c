@@ -1,6 +1,7 @@
 /* test_gguf.c - GGUF files: every quantisation, names and row order, configuration, hostile input, SmolLM2. */
 #include "check.h"
 #include "faults.h"
+#include "made.h"
 #include "model/gguf.h"
 #include "model/model_classes.h"
 
@@ -14,11 +15,6 @@ typedef struct made { /* a file in the making: header parts that are put togethe
     str values, infos, data;
     uint64_t n_values, n_tensors;
 } made;
-
-static void put_le(str *s, uint64_t value, int bytes)
-{
-    for (int i = 0; i < bytes; i++) str_putc(s, (char)(value >> (8 * i)));
-}
 
 static void put_text(str *s, const char *text)
 {
