@@ -62,4 +62,31 @@ sca_status rouge_score(const eval_item *items, size_t n, double *mean, double *p
  * before the D, for information. */
 sca_status cider_score(const grams *g, bool original, double *mean, double *per_item);
 
+/* ---- METEOR 1.5, English (meteor*.c) ----------------------------------------------------------------------------
+ */
+
+enum { METEOR_STATS = 23 };
+/* Words of hypothesis and reference, function words of both; per stage (exact, stem, synonym, paraphrase) matched
+ * content words of both, matched function words of both; chunks; matched words of both. */
+typedef struct meteor_stats {
+    int32_t n[METEOR_STATS];
+} meteor_stats;
+
+#define METEOR_FILE "meteor-en.data" /* in the folder of resources */
+
+typedef struct meteor meteor;
+/* Maps the file that meteor_make wrote. */
+sca_status meteor_open(const char *path, meteor **out);
+void meteor_close(meteor *m);             /* accepts NULL */
+bool meteor_has_phrases(const meteor *m); /* false: made without the paraphrase table, scores are lower */
+/* The corpus score (of the summed statistics: the number to report, not the mean), and per item the score and the
+ * statistics of its best reference (n elements each, or NULL). threads: 0 or 1: the calling one. */
+sca_status meteor_score(meteor *m, const eval_item *items, size_t n, int threads, double *corpus, double *per_item,
+                        meteor_stats *stats);
+/* Score of one record of statistics, also of summed ones. */
+double meteor_value(const meteor_stats *s);
+/* Writes the data file from the files in `dir`: english.words, english.prefixes, english.synsets,
+ * english.exceptions and, if it is there, paraphrase-en.gz. */
+sca_status meteor_make(const char *dir, const char *path);
+
 #endif

@@ -59,21 +59,35 @@ static sca_status vocab_grow(vocab *v)
     return SCA_OK;
 }
 
+/* The slot of a word, or the free one where it belongs. */
+static size_t vocab_slot_of(const vocab *v, const char *text, size_t bytes, uint32_t hash)
+{
+    size_t k = hash & (v->n_slots - 1);
+    for (; v->slots[k].id; k = (k + 1) & (v->n_slots - 1)) {
+        if (v->slots[k].hash != hash) continue;
+        const char *known = texts_get(&v->words, (size_t)v->slots[k].id - 1);
+        if (strncmp(known, text, bytes) == 0 && known[bytes] == 0) break;
+    }
+    return k;
+}
+
 sca_status vocab_add(vocab *v, const char *text, size_t bytes, int32_t *id)
 {
     if (v->words.count * 2 >= v->n_slots) TRY(vocab_grow(v));
-    uint64_t h = words_hash(text, bytes);
-    size_t k = h & (v->n_slots - 1);
-    for (; v->slots[k].id; k = (k + 1) & (v->n_slots - 1)) {
-        if (v->slots[k].hash != (uint32_t)h) continue;
-        const char *known = texts_get(&v->words, (size_t)v->slots[k].id - 1);
-        if (memcmp(known, text, bytes) == 0 && known[bytes] == 0) return *id = v->slots[k].id - 1, SCA_OK;
-    }
+    uint32_t hash = (uint32_t)words_hash(text, bytes);
+    vocab_slot *slot = &v->slots[vocab_slot_of(v, text, bytes, hash)];
+    if (slot->id) return *id = slot->id - 1, SCA_OK;
     if (v->words.count == INT32_MAX) return status_fail(SCA_ERR_UNSUPPORTED, "vocabulary: too many words");
     TRY(texts_add(&v->words, text, bytes));
     *id = (int32_t)v->words.count - 1;
-    v->slots[k] = (vocab_slot){ (uint32_t)h, *id + 1 };
+    *slot = (vocab_slot){ hash, *id + 1 };
     return SCA_OK;
+}
+
+int32_t vocab_find(const vocab *v, const char *text, size_t bytes)
+{
+    if (!v->n_slots) return -1;
+    return v->slots[vocab_slot_of(v, text, bytes, (uint32_t)words_hash(text, bytes))].id - 1;
 }
 
 void vocab_free(vocab *v)

@@ -16,6 +16,7 @@ typedef struct vocab {
 } vocab;
 /* The number of a word, new or known. text need not be 0-terminated; without 0 bytes. */
 sca_status vocab_add(vocab *v, const char *text, size_t bytes, int32_t *id);
+int32_t vocab_find(const vocab *v, const char *text, size_t bytes); /* -1 when unknown */
 void vocab_free(vocab *v);
 
 uint64_t words_hash(const char *text, size_t bytes);
