@@ -238,6 +238,29 @@ static void classes_are_known(void)
     unload(&s);
 }
 
+/* LlamaTokenizer with `legacy` false: no space appears behind special tokens. */
+static void llama_without_legacy(void)
+{
+    static const char text[] = "{\"tokenizer_class\": \"LlamaTokenizer\", \"legacy\": false}";
+    tokenizer_source s = loaded("llama-tiny", 1u << FILE_MODEL);
+    tokenizer *t = NULL;
+    s.data[FILE_CONFIG] = text;
+    s.bytes[FILE_CONFIG] = sizeof text - 1;
+    CHECK_OK(tokenizer_build(&s, &t));
+    if (t) {
+        expect_ids(t, "a</s>b", "1 263 2 572");
+        expect_ids(t, "</s>b", "1 2 572");
+        expect_ids(t, "a-b-c", "1 263 586 572 586 573");
+        expect_ids(t, " a", "1 558 263");
+        expect_ids(t, "", "1");
+        expect_text(t, (int[]){ 1, 263, 2, 572 }, 4, true, "<s> a</s>b");
+        expect_text(t, (int[]){ 1, 263, 2, 572 }, 4, false, "ab");
+    }
+    tokenizer_close(t);
+    s.data[FILE_CONFIG] = NULL;
+    unload(&s);
+}
+
 static void added_tokens_strip_and_stand_alone(void)
 {
     tokenizer *t = built((file_texts){
@@ -385,6 +408,7 @@ int main(int argc, char **argv)
     RUN(digits_and_splits);
     RUN(patterns_have_limits);
     RUN(classes_are_known);
+    RUN(llama_without_legacy);
     RUN(added_tokens_strip_and_stand_alone);
     RUN(templates_surround);
     RUN(characters_with_byte_fallback);

@@ -136,11 +136,31 @@ out:
     return status;
 }
 
+/* transformers' slow class with `legacy` false merges this into the model: normalizer_spec.add_dummy_prefix =
+ * false. */
+static const char no_dummy_prefix[4] = { 0x1a, 0x02, 0x18, 0x00 };
+
+static sca_status read_without_prefix(tokenizer *t, const char *data, size_t bytes, const char *file)
+{
+    str merged = { 0 };
+    str_put_bytes(&merged, data, bytes);
+    str_put_bytes(&merged, no_dummy_prefix, sizeof no_dummy_prefix);
+    sca_status status = str_check(&merged, "a SentencePiece model");
+    if (status == SCA_OK) status = spm_read(t, (const uint8_t *)merged.data, merged.bytes, file);
+    str_free(&merged);
+    return status;
+}
+
 static sca_status build_model(tokenizer *t, const tokenizer_source *s, const special_names *n)
 {
-    const char *file = s->names[FILE_MODEL];
+    const char *file = s->names[FILE_MODEL], *data = s->data[FILE_MODEL];
+    size_t bytes = s->bytes[FILE_MODEL];
+    bool legacy = true;
     t->model = MODEL_SPM_LIBRARY;
-    TRY(spm_read(t, (const uint8_t *)s->data[FILE_MODEL], s->bytes[FILE_MODEL], file));
+    if (n->config) TRY(json_may_bool(n->config, "legacy", n->config_file, &legacy));
+    bool slow = strcmp(n->class_name, "LlamaTokenizer") == 0;
+    TRY(slow && !legacy ? read_without_prefix(t, data, bytes, file)
+                        : spm_read(t, (const uint8_t *)data, bytes, file));
     t->vocab.limit = t->vocab.size + special_count(n);
     TRY(special_apply(t, n));
     TRY(special_surround(t, n));

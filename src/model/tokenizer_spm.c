@@ -34,8 +34,8 @@ static bool begins_with_space(const char *text, size_t bytes)
            (bytes >= SPACE_SYMBOL_BYTES && memcmp(text, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0);
 }
 
-/* transformers' way around the library's dummy prefix when `legacy` is false: the text follows the unknown token's
- * name, whose pieces are dropped again. */
+/* transformers' way to keep the library from dropping leading spaces when `legacy` is false: the text follows the
+ * unknown token's name, whose pieces are dropped again. */
 static sca_status encode_behind_unknown(encoder *e, const char *text, size_t bytes)
 {
     const tokenizer *t = e->t;
