@@ -92,6 +92,9 @@ static void defaults(void)
     c = open_text("# nothing\n---\n...\n");
     CHECK(c != NULL);
     config_close(c);
+    c = open_text("\xef\xbb\xbftrain:\r\n  steps: 7 # as Windows writes it\r\n");
+    CHECK(c && c->train_steps == 7);
+    config_close(c);
     c = open_text("train:\ndata: {}\ninclude: []\n");
     CHECK(c != NULL);
     config_close(c);
