@@ -6,20 +6,23 @@
 
 static const void *member(const config *c, size_t offset) { return (const char *)c + offset; }
 
-/* The setting that key names, and what follows it ("0.weight" of "data.train.0.weight"), NULL when nothing does. */
-static sca_status find_setting(const char *key, const setting **out, const char **rest)
+/* The setting that key names or NULL, and what follows it ("0.weight" of "data.train.0.weight"), NULL when nothing
+ * does. */
+static const setting *find_setting(const char *key, const char **rest)
 {
     for (size_t i = 0; i < config_n_settings; i++) {
         const setting *s = &config_settings[i];
         size_t n = strlen(s->key);
         if (strncmp(key, s->key, n) != 0 || (key[n] != 0 && key[n] != '.')) continue;
-        bool parts = s->kind >= KIND_NAMES;
-        if (key[n] == '.' && !parts) return status_fail(SCA_ERR_ARGUMENT, "'%s': %s has no parts", key, s->key);
-        *out = s;
         *rest = key[n] ? key + n + 1 : NULL;
-        return SCA_OK;
+        return s;
     }
-    return config_unknown_key(key);
+    return NULL;
+}
+
+static sca_status no_parts(const char *key, const setting *s)
+{
+    return status_fail(SCA_ERR_ARGUMENT, "'%s': %s has no parts", key, s->key);
 }
 
 /* ---- output
@@ -287,9 +290,10 @@ done:
 
 static sca_status assign(config *c, const char *key, const char *given)
 {
-    const setting *s = NULL;
-    const char *rest = NULL;
-    TRY(find_setting(key, &s, &rest));
+    const char *rest;
+    const setting *s = find_setting(key, &rest);
+    if (!s) return config_unknown_key(key);
+    if (rest && s->kind < KIND_NAMES) return no_parts(key, s);
     if (rest) return set_part(c, s, key, rest, given);
     return s->kind >= KIND_NAMES ? set_list(c, s, given) : set_scalar(c, s, given);
 }
@@ -310,12 +314,13 @@ sca_status config_set(config *c, const char *assignment)
 
 sca_status config_get(const config *c, const char *key, str *out)
 {
-    const setting *s = NULL;
-    const char *rest = NULL;
+    const char *rest;
+    const setting *s = find_setting(key, &rest);
     yaml_item *item;
     yaml_tree tree = { 0 };
     sca_status status;
-    TRY(find_setting(key, &s, &rest));
+    if (!s) return config_unknown_key(key);
+    if (rest && s->kind < KIND_NAMES) return no_parts(key, s);
     if (!rest) {
         if (s->kind == KIND_TEXT || s->kind == KIND_ENUM)
             str_put(out, member(c, s->offset)); /* as config_set takes it */

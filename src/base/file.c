@@ -123,7 +123,7 @@ sca_status file_map(const char *path, file_view *out)
 
 void file_unmap(file_view *v)
 {
-    if (v->bytes > 0) munmap((void *)(uintptr_t)v->data, v->bytes);
+    if (v->bytes > 0) munmap((void *)v->data, v->bytes);
     mem_free(v->path);
     *v = (file_view){ 0 };
 }

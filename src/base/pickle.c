@@ -296,8 +296,8 @@ static sca_status push_decimal(machine *m, bool is_long)
     size_t n;
     int64_t value;
     TRY(short_line(m, text, &n));
-    if (!is_long && (strcmp(text, "00") == 0 || strcmp(text, "01") == 0))
-        return push_int(m, PICKLE_BOOL, text[1] == '1');
+    bool yes = strcmp(text, "01") == 0;
+    if (!is_long && (yes || strcmp(text, "00") == 0)) return push_int(m, PICKLE_BOOL, yes);
     if (is_long && n > 0 && text[n - 1] == 'L') text[n - 1] = 0;
     if (!text_to_int(text, INT64_MIN, INT64_MAX, &value)) return fail(m, "no integer of 64 bits");
     return push_int(m, PICKLE_INT, value);

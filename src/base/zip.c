@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#define ZLIB_CONST /* its input may be const */
 #include <zlib.h>
 
 enum {
@@ -356,7 +357,7 @@ static int inflate_all(z_stream *s, const uint8_t *in, uint64_t in_bytes, uint8_
     int r = Z_OK;
     while (r == Z_OK) {
         if (s->avail_in == 0) {
-            s->next_in = (z_const Bytef *)(uintptr_t)in;
+            s->next_in = in;
             s->avail_in = (uInt)(in_bytes < piece ? in_bytes : piece);
             in += s->avail_in;
             in_bytes -= s->avail_in;
