@@ -66,15 +66,15 @@ void cpu_tiles_cols(const cpu_kernels *k, int64_t lanes, int64_t rows, int64_t K
 static void panel_tiles(const cpu_kernels *k, int64_t rows, int64_t count, const float *a, int64_t lda,
                         const void *b, dtype type, float *c, bool add)
 {
-    if (type == DT_F32) {
-        cpu_tiles(k, k->nr, rows, count, a, lda, b, k->nr, c, k->nr, add);
-        return;
-    }
     int64_t tiles = ceil_div(rows, k->mr), at = 0;
     for (int64_t i = 0; i < tiles; i++) {
         int64_t next = rows * (i + 1) / tiles;
-        (type == DT_BF16 ? k->tile_bf16 : k->tile_f16)((int)(next - at), count, a + at * lda, lda, b,
-                                                       c + at * k->nr, k->nr, add);
+        int height = (int)(next - at);
+        if (type == DT_F32)
+            k->tile_f32(height, count, a + at * lda, lda, b, c + at * k->nr, k->nr, add);
+        else
+            (type == DT_BF16 ? k->tile_bf16 : k->tile_f16)(height, count, a + at * lda, lda, b, c + at * k->nr,
+                                                           k->nr, add);
         at = next;
     }
 }
@@ -203,9 +203,13 @@ static void run_tasks(const plan *p, int64_t tasks, cpu_task *fn)
 
 static void few_rows(dev *d, plan *p)
 {
-    const gemm_job *j = &p->job;
-    int64_t nr = j->kernels->nr, panels = ceil_div(j->N, nr);
-    if (!cpu_scratch(d, (size_t)(FEW_ROWS * nr) * sizeof(float), 0)) return;
+    gemm_job *j = &p->job;
+    int64_t nr = j->kernels->nr, panels = ceil_div(j->N, nr), ld = j->K + A_PAD;
+    if (!cpu_scratch(d, (size_t)(FEW_ROWS * nr) * sizeof(float), (size_t)(j->M * ld) * sizeof(float))) return;
+    float *copy = cpu_scratch_shared(p->c); /* rows a power of two apart would share cache sets */
+    for (int64_t i = 0; i < j->M; i++) memcpy(copy + i * ld, j->a + i * j->lda, (size_t)j->K * sizeof *copy);
+    j->a = copy;
+    j->lda = ld;
     p->panels_per_task = max64(1, ceil_div(panels, 6 * (int64_t)p->c->threads));
     run_tasks(p, ceil_div(panels, p->panels_per_task), few_rows_task);
 }

@@ -13,7 +13,7 @@ typedef struct cpu_kernels {
     /* Tile products, n < nr, 1 <= rows <= mr. Each output is one chain of multiply-adds over ascending k.
      *   tile:      c[i ldc + n] (+)= sum_k a[i lda + k] b[k ldb + n]
      *   tile_cols: c[i ldc + n] (+)= sum_k a[k lda + i] b[k ldb + n]
-     * `add` continues the chains from what c holds. The 16-bit ones read a panel: ldb is nr. */
+     * `add` continues the chains from what c holds. */
     void (*tile)(int rows, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
                  int64_t ldc, bool add);
     void (*tile_cols)(int rows, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
@@ -23,6 +23,9 @@ typedef struct cpu_kernels {
                       int64_t ldc, bool add);
     void (*tile_cols_half)(int rows, int64_t K, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
                            int64_t ldc, bool add);
+    /* `tile` over a panel, ldb nr, that comes from memory and is fetched ahead */
+    void (*tile_f32)(int rows, int64_t K, const float *a, int64_t lda, const float *b, float *c, int64_t ldc,
+                     bool add);
     void (*tile_bf16)(int rows, int64_t K, const float *a, int64_t lda, const uint16_t *b, float *c, int64_t ldc,
                       bool add);
     void (*tile_f16)(int rows, int64_t K, const float *a, int64_t lda, const uint16_t *b, float *c, int64_t ldc,

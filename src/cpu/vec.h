@@ -56,7 +56,6 @@ INLINE void v_store_part(float *p, vf v, int64_t n)
 INLINE vf v_set1(float x) { return (vf)_mm512_set1_ps(x); }
 INLINE vi vi_set1(int32_t x) { return (vi)_mm512_set1_epi32(x); }
 INLINE vf v_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
-INLINE vf v_sqrt(vf a) { return (vf)_mm512_sqrt_ps((__m512)a); }
 INLINE vf v_bf16(const uint16_t *p)
 {
     return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p)), 16);
@@ -66,7 +65,6 @@ INLINE vf v_f16(const uint16_t *p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si2
 INLINE vf v_set1(float x) { return (vf)_mm256_set1_ps(x); }
 INLINE vi vi_set1(int32_t x) { return (vi)_mm256_set1_epi32(x); }
 INLINE vf v_fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
-INLINE vf v_sqrt(vf a) { return (vf)_mm256_sqrt_ps((__m256)a); }
 INLINE vf v_bf16(const uint16_t *p)
 {
     return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16);
@@ -76,7 +74,6 @@ INLINE vf v_f16(const uint16_t *p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128(
 INLINE vf v_set1(float x) { return (vf){ x, x, x, x }; }
 INLINE vi vi_set1(int32_t x) { return (vi){ x, x, x, x }; }
 INLINE vf v_fma(vf a, vf b, vf c) { return a * b + c; }
-INLINE vf v_sqrt(vf a) { return (vf){ sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3]) }; }
 INLINE vf v_bf16(const uint16_t *p)
 {
     return (vf){ bf16_to_f32(p[0]), bf16_to_f32(p[1]), bf16_to_f32(p[2]), bf16_to_f32(p[3]) };
