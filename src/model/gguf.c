@@ -148,7 +148,7 @@ static sca_status read_values(cursor *c, gguf *g, uint64_t count)
         TRY(take_value(c, &g->values[g->n]));
         g->n++;
     }
-    qsort(g->values, g->n, sizeof *g->values, compare_values);
+    if (g->n > 0) qsort(g->values, g->n, sizeof *g->values, compare_values);
     for (size_t i = 1; i < g->n; i++)
         if (compare_values(&g->values[i - 1], &g->values[i]) == 0)
             return status_fail(SCA_ERR_FORMAT, "%s: metadata value '%.*s' appears twice", c->path,
