@@ -622,6 +622,57 @@ static void torch_legacy(void)
     CHECK_FAILS(parse(&s), SCA_ERR_FORMAT, "the file is cut");
 }
 
+/* ---- faults
+ * ------------------------------------------------------------------------------------------------------- */
+
+/* Opens, renames and reads everything. */
+static sca_status read_whole(weights *w)
+{
+    double values[64];
+    sca_status status = weights_as_sam(w);
+    if (status == SCA_OK) status = weights_as_lm(w);
+    for (size_t i = 0; status == SCA_OK && i < weights_count(w); i++)
+        status = weight_read(weights_at(w, i), DT_F64, values);
+    weights_close(w);
+    return status;
+}
+
+static sca_status read_parsed(void *user)
+{
+    const str *s = user;
+    weights *w;
+    TRY(weights_parse(s->data, s->bytes, "test.file", &w));
+    return read_whole(w);
+}
+
+static sca_status read_opened(void *user)
+{
+    weights *w;
+    TRY(weights_open(user, &w));
+    return read_whole(w);
+}
+
+static void faults(void)
+{
+    static const torch_tensor t = {
+        "image_encoder.neck.0.weight", "FloatStorage", "0", 6, 0, 2, { 3, 2 }, { 1, 3 }
+    };
+    static const torch_tensor old = { "h.0.attn.bias", "FloatStorage", "77", 2, 0, 1, { 2 }, { 1 } };
+    /* Short texts: a longer one grows inside the JSON library, which does not survive a failure there. */
+    str files[] = { archive_of(&t, 1), legacy_of(&old, "\x88", "77", 2, 8),
+                    safetensors_of("{\"wte.weight\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+                                   8) };
+    for (size_t i = 0; i < LENGTH(files); i++) {
+        CHECK(check_faults(fault_alloc, read_parsed, &files[i], "parsing") > 5);
+        str_free(&files[i]);
+    }
+    CHECK_OK(dir_make(FOLDER));
+    write_tensor("model.safetensors", "wpe.weight");
+    CHECK(check_faults(fault_alloc, read_opened, FOLDER, "opening") > 5);
+    CHECK(check_faults(fault_io, read_opened, FOLDER, "opening") >= 1);
+    clean_folder();
+}
+
 int main(int argc, char **argv)
 {
     RUN(golden_forms);
@@ -639,5 +690,6 @@ int main(int argc, char **argv)
     RUN(torch_pickles);
     RUN(torch_checksum);
     RUN(torch_legacy);
+    RUN(faults);
     return check_done();
 }
