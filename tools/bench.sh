@@ -1,0 +1,29 @@
+#!/bin/sh
+# Measures the parts on random weights of real size, in a release build: one table, and JSON in build/bench.json.
+#
+#   tools/bench.sh [--only WORD] [--threads N]   a table; PyTorch's times beside ours where it is installed
+#   tools/bench.sh --real-size                   ViT-B, L and H with GPT-2 large and a 3B model: that they run, and how
+#                                                much memory they take (fails above weights + 1.5 GiB)
+#
+# SCA_PYTHON: the Python that has torch and transformers (tests/requirements.txt); default python3.
+set -eu
+cd "$(dirname "$0")/.."
+
+build=${SCA_BUILD_DIR:-build}
+tools/build.sh sca_bench
+
+if [ "${1:-}" = --real-size ]; then
+    "$build/sca_bench" --real vit_b gpt2-large f32
+    "$build/sca_bench" --real vit_l gpt2-large f32
+    "$build/sca_bench" --real vit_h gpt2-large f32
+    "$build/sca_bench" --real vit_h open_llama_3b bf16
+    exit 0
+fi
+
+python=${SCA_PYTHON:-python3}
+if "$python" -c 'import torch, transformers' 2>/dev/null; then
+    "$python" -c 'import torch; print("PyTorch", torch.__version__)'
+    exec "$build/sca_bench" --json "$build/bench.json" --peer "$python tests/peer_bench.py" "$@"
+fi
+echo "PyTorch is not installed for $python: our times alone (tests/requirements.txt says what to install)"
+exec "$build/sca_bench" --json "$build/bench.json" "$@"
