@@ -98,10 +98,9 @@ static sca_status open_device(const config *c, model *m)
     if (status == SCA_OK) status = dev_open(c->run_device, str_text(&options), &m->d);
     str_free(&options);
     if (status != SCA_OK || !*c->run_trace) return status;
-    dev *traced;
-    TRY(dev_trace(m->d, c->run_trace, &traced)); /* owns the inner device, also after a failure */
-    m->d = traced;
-    return SCA_OK;
+    dev *inner = m->d;
+    m->d = NULL;
+    return dev_trace(inner, c->run_trace, &m->d);
 }
 
 void model_generation_from(const config *c, generate_options *o)

@@ -47,7 +47,8 @@ extern const backend ref_backend, null_backend, cpu_backend;
  *   #define OP(name, parameters, arguments) void cpu_##name(dev *d, OP_UNPACK parameters);   (prototypes)
  *   #define OP(name, parameters, arguments) .name = cpu_##name,                              (table)   */
 
-/* A device that wraps `inner` (trace.c): what is "names", "time", "nan", "sync" or "dump:DIR". Owns inner. */
+/* A device that wraps `inner` (trace.c): what is "names", "time", "nan", "sync" or "dump:DIR". Owns inner, also when
+ * it fails. */
 sca_status dev_trace(dev *inner, const char *what, dev **out);
 
 #ifdef __cplusplus
