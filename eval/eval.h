@@ -89,4 +89,44 @@ double meteor_value(const meteor_stats *s);
  * english.exceptions and, if it is there, paraphrase-en.gz. */
 sca_status meteor_make(const char *dir, const char *path);
 
+/* ---- SPICE from given tuples (spice.c)
+ * ------------------------------------------------------------------------------ */
+
+/* (object), (object, attribute) or (subject, relation, object), as a parser found them in one caption. */
+typedef struct spice_tuple {
+    const char *part[3];
+    int n;
+} spice_tuple;
+typedef struct spice_tuples {
+    const spice_tuple *tuple;
+    size_t n;
+} spice_tuples;
+typedef struct spice_item {
+    spice_tuples hyp;
+    const spice_tuples *refs;
+    size_t n_refs;
+} spice_item;
+
+/* Graphs are merged and matched as SPICE 1.0 does; the references of an item form one graph. Synonyms come from
+ * METEOR's data. Mean F1 and per item (n elements, or NULL). */
+sca_status spice_score(meteor *m, const spice_item *items, size_t n, double *mean, double *per_item);
+
+/* ---- noun and verb recall from tags (recall.c)
+ * ---------------------------------------------------------------------- */
+
+/* A tag file: one line per token, its text, a tab, its coarse tag (NOUN, PROPN, VERB, ...); an empty line ends a
+ * text. The texts are, for every item, its candidate and its references joined by spaces, in order; or in any order
+ * when each begins with a line "# text = TEXT" (line breaks in it as spaces). For the fuzzy numbers, lines
+ * "# vector = WORD<tab>NUMBER NUMBER ..." anywhere give words their vectors. */
+typedef struct tags tags;
+sca_status tags_open(const char *path, tags **out);
+void tags_close(tags *t); /* accepts NULL */
+
+typedef struct recall_scores {
+    double noun, verb, noun_fuzzy, verb_fuzzy;
+    bool has_fuzzy; /* the file holds vectors */
+} recall_scores;
+/* items: raw captions, not tokens. */
+sca_status recall_score(const tags *t, const eval_item *items, size_t n, recall_scores *out);
+
 #endif

@@ -34,6 +34,8 @@ void meteor_close(meteor *m)
 
 bool meteor_has_phrases(const meteor *m) { return m->data.has_phrases; }
 
+meteor_words *meteor_lend_words(meteor *m) { return &m->words; }
+
 /* ---- score of one record
  * ------------------------------------------------------------------------------------------- */
 

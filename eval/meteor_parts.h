@@ -107,6 +107,9 @@ typedef struct meteor_text {
 /* Number of a word, its facts filled in. */
 sca_status meteor_word(meteor_words *w, const char *word, size_t bytes, int32_t *id);
 
+/* A METEOR lends its words to SPICE. */
+meteor_words *meteor_lend_words(meteor *m);
+
 /* ---- aligner (meteor_align.c)
  * ------------------------------------------------------------------------------------------ */
 

@@ -349,10 +349,8 @@ static sca_status facts_fill(meteor_words *w, const char *word, word_facts *f)
     return SCA_OK;
 }
 
-sca_status meteor_word(meteor_words *w, const char *word, size_t bytes, int32_t *id)
+static sca_status facts_add(meteor_words *w)
 {
-    TRY(vocab_add(&w->words, word, bytes, id));
-    if ((size_t)*id < w->n_facts) return SCA_OK;
     if (w->n_facts == w->cap_facts) {
         size_t cap = w->cap_facts ? w->cap_facts * 2 : 256;
         word_facts *facts = mem_resize(w->facts, cap * sizeof *facts);
@@ -360,8 +358,15 @@ sca_status meteor_word(meteor_words *w, const char *word, size_t bytes, int32_t 
         w->facts = facts, w->cap_facts = cap;
     }
     w->facts[w->n_facts] = (word_facts){ 0 };
-    TRY(facts_fill(w, texts_get(&w->words.words, (size_t)*id), &w->facts[w->n_facts]));
+    TRY(facts_fill(w, texts_get(&w->words.words, w->n_facts), &w->facts[w->n_facts]));
     w->n_facts++;
+    return SCA_OK;
+}
+
+sca_status meteor_word(meteor_words *w, const char *word, size_t bytes, int32_t *id)
+{
+    TRY(vocab_add(&w->words, word, bytes, id));
+    while (w->n_facts <= (size_t)*id) TRY(facts_add(w)); /* more than one after a failure */
     return SCA_OK;
 }
 

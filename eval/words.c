@@ -10,10 +10,14 @@ sca_status texts_end(texts *t)
     size_t start = t->count ? t->at[t->count - 1] : 0;
     if (t->count && t->pool.data) start += strlen(t->pool.data + start) + 1;
     str_putc(&t->pool, '\0');
-    if (t->pool.failed) return mem_fail(t->pool.bytes, "list of texts");
+    if (t->pool.failed) { /* the list stays usable */
+        t->pool.failed = false, t->pool.bytes = start;
+        return mem_fail(start, "list of texts");
+    }
     if (t->count == t->cap) {
         size_t cap = t->cap ? t->cap * 2 : 64;
         size_t *at = mem_resize(t->at, cap * sizeof *at);
+        if (!at) t->pool.bytes = start;
         if (!at) return mem_fail(cap * sizeof *at, "list of texts");
         t->at = at, t->cap = cap;
     }
