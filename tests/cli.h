@@ -11,7 +11,10 @@
 #include <unistd.h>
 
 #define CLI_SCA SCA_BUILD "/sca"
-#define CLI_DIR SCA_BUILD "/cli-test" /* for files that the tests make */
+#ifndef CLI_DIR
+#define CLI_DIR                                                                                                    \
+    SCA_BUILD "/cli-test" /* for files that the tests make; one for each program, as they run in parallel */
+#endif
 #define CLI_MODEL SCA_SOURCE "/docs/demo/model"
 #define CLI_PHOTO SCA_SOURCE "/docs/demo/photo.jpg"
 

@@ -1,5 +1,6 @@
 /* test_cli_golden.c - the program against the official implementation (shared/golden): ids, captions,
  * log-probabilities, scores and masks of whole photos, every kind of prompt, and the tokenizers. */
+#define CLI_DIR SCA_BUILD "/cli-golden"
 #include "cli.h"
 
 #include "data/data.h"
