@@ -77,18 +77,54 @@ static void photo_close(photo *p)
     mem_free(p->boxes);
 }
 
-static bool photo_open(photo *p, const char *name, const char *id)
+/* The scene of the expected image embedding (C,g,g): what follows the encoder needs no photo. */
+static bool scene_from_embedding(photo *p)
+{
+    const model_config *c = &p->m->sizes;
+    int64_t C = c->sam.channels, S = image_tokens(c), side = c->sam.image;
+    json_t *reshaped = json_object_get(p->json, "reshaped_hw");
+    float *blank = mem_zero((size_t)(side * side * 3), sizeof *blank),
+          *order = mem_alloc((size_t)(S * C) * sizeof *order);
+    const weight *w = weights_find(p->expected, "image_embeddings");
+    float *want = w ? mem_alloc((size_t)w->count * sizeof *want) : NULL;
+    bool ok = want && w->count == S * C && weight_read(w, DT_F32, want) == SCA_OK &&
+              scene_open(p->m, blank, (int)json_integer_value(json_array_get(reshaped, 1)),
+                         (int)json_integer_value(json_array_get(reshaped, 0)),
+                         (int)json_integer_value(json_object_get(p->json, "width")),
+                         (int)json_integer_value(json_object_get(p->json, "height")), &p->s) == SCA_OK;
+    check_that(ok, __FILE__, __LINE__, "a scene from the expected embedding: %s", sca_last_error());
+    for (int64_t i = 0; i < S * C && ok; i++) order[i] = want[i % C * S + i / C];
+    if (ok) {
+        dev_put_f32(p->m->d, p->s->embedding, order);
+        op_add_fwd(p->m->d, p->s->base, p->s->embedding, tensor_expand(p->m->net.prompt.no_mask.v, 0, S));
+        ok = dev_check(p->m->d) == SCA_OK;
+    }
+    mem_free(blank);
+    mem_free(order);
+    mem_free(want);
+    return ok;
+}
+
+/* own: the copies in this repository, without a photo. */
+static bool photo_open(photo *p, const char *name, const char *id, bool own)
 {
     *p = (photo){ 0 };
     str dir = { 0 }, json = { 0 }, tensors = { 0 };
-    str_printf(&dir, GOLDEN "models/%s", name);
-    str_printf(&json, GOLDEN "forward/%s/%s.json", name, id);
-    str_printf(&tensors, GOLDEN "forward/%s/%s.safetensors", name, id);
+    const char *forward = own ? SCA_SOURCE "/tests/golden/" : GOLDEN;
+    if (own)
+        str_put(&dir, SCA_SOURCE "/docs/demo/model");
+    else
+        str_printf(&dir, GOLDEN "models/%s", name);
+    str_printf(&json, "%sforward/%s/%s.json", forward, name, id);
+    str_printf(&tensors, "%sforward/%s/%s.safetensors", forward, name, id);
     bool ok =
         json_open(str_text(&json), &p->json) == SCA_OK && weights_open(str_text(&tensors), &p->expected) == SCA_OK;
     check_that(ok, __FILE__, __LINE__, "%s: %s", str_text(&json), sca_last_error());
-    ok = ok && open_model(str_text(&dir), NULL, &p->m) &&
-         encode_photo(p->m, json_string_value(json_object_get(p->json, "image")), &p->s);
+    ok = ok && open_model(str_text(&dir), NULL, &p->m);
+    if (own)
+        ok = ok && scene_from_embedding(p);
+    else
+        ok = ok && encode_photo(p->m, json_string_value(json_object_get(p->json, "image")), &p->s);
     json_t *boxes = json_object_get(p->json, "prompt_boxes_xyxy");
     p->n = (int)json_array_size(boxes);
     p->prompts = mem_zero((size_t)p->n, sizeof *p->prompts);
@@ -399,13 +435,12 @@ static void check_regions(photo *p)
     mem_free(r);
 }
 
-static void check_photo(const char *name, const char *id)
+static void check_copy(const char *name, const char *id, bool own)
 {
-    if (!have_shared()) return;
     photo p;
-    if (photo_open(&p, name, id)) {
+    if (photo_open(&p, name, id, own)) {
         CHECK_OK(temp_reserve(p.m, TEMP_BYTES));
-        check_encoder(&p);
+        if (!own) check_encoder(&p);
         check_decoder(&p);
         check_regions(&p);
         check_single(&p);
@@ -414,6 +449,12 @@ static void check_photo(const char *name, const char *id)
     photo_close(&p);
 }
 
+static void check_photo(const char *name, const char *id)
+{
+    if (have_shared()) check_copy(name, id, false);
+}
+
+static void own_copy(void) { check_copy("gpt2-tiny", "11813", true); }
 static void gpt2_tiny_first(void) { check_photo("gpt2-tiny", "9"); }
 static void gpt2_tiny_second(void) { check_photo("gpt2-tiny", "2299"); }
 static void gpt2_tiny_third(void) { check_photo("gpt2-tiny", "11813"); }
@@ -505,7 +546,7 @@ static void check_prompts_of(const char *model_name)
 {
     if (!have_shared()) return;
     photo p;
-    if (photo_open(&p, model_name, "prompts")) {
+    if (photo_open(&p, model_name, "prompts", false)) {
         const char *name;
         json_t *one;
         int64_t side = 4 * p.m->sizes.sam.grid;
@@ -526,6 +567,7 @@ int main(int argc, char **argv)
     static const char *const devices[] = { "cpu", "ref" };
     for (size_t i = 0; i < LENGTH(devices); i++) {
         device = devices[i];
+        RUN(own_copy);
         RUN(gpt2_tiny_first);
         RUN(gpt2_tiny_second);
         RUN(gpt2_tiny_third);
