@@ -138,6 +138,36 @@ static void golden_lm(void)
     }
 }
 
+/* The untrained models have the same SAM as the trained ones. */
+static void golden_fresh(void)
+{
+    static const char *const pairs[][2] = { { "gpt2-tiny-fresh", "gpt2-tiny" },
+                                            { "llama-tiny-fresh", "llama-tiny" },
+                                            { "gpt2-wide", "gpt2-wide" } };
+    static const char *const frozen[] = { "vision_encoder.", "prompt_encoder.", "mask_decoder.transformer.",
+                                          "shared_image_embedding." };
+    if (!shared_there()) return;
+    for (size_t i = 0; i < LENGTH(pairs); i++) {
+        char path[2][512];
+        weights *w[2];
+        size_t compared = 0;
+        for (int k = 0; k < 2; k++) {
+            snprintf(path[k], sizeof path[k], MODELS "%s", pairs[i][k]);
+            CHECK_OK(weights_open(path[k], &w[k]));
+        }
+        for (size_t n = 0; n < weights_count(w[1]); n++) {
+            const weight *b = weights_at(w[1], n), *a = weights_find(w[0], b->name);
+            bool wanted = false;
+            for (size_t k = 0; k < LENGTH(frozen); k++) wanted = wanted || text_starts(b->name, frozen[k]);
+            if (wanted) CHECKF(a && same_values(a, b, 0), "%s: '%s' differs", pairs[i][0], b->name);
+            compared += wanted;
+        }
+        CHECKF(compared > 100, "%zu tensors compared", compared);
+        weights_close(w[0]);
+        weights_close(w[1]);
+    }
+}
+
 /* ---- hand-made files --------------------------------------------------------------------------------------- */
 
 /* Opens the bytes of s, which are released; closes what was opened. */
@@ -680,6 +710,7 @@ int main(int argc, char **argv)
     RUN(golden_shards);
     RUN(golden_sam);
     RUN(golden_lm);
+    RUN(golden_fresh);
     RUN(safetensors_hostile);
     RUN(safetensors_right);
     RUN(unaligned);
