@@ -40,8 +40,8 @@ typedef struct mask_runs {
     size_t count;
 } mask_runs;
 sca_status mask_encode(const uint8_t *on, int width, int height, mask_runs *out); /* on: (height, width), 0 or 1 */
-sca_status mask_decode(const mask_runs *r, uint8_t *on);                           /* (height, width), caller's */
-sca_status mask_runs_text(const mask_runs *r, char **counts);                      /* compressed string, mem_free */
+sca_status mask_decode(const mask_runs *r, uint8_t *on);                          /* (height, width), caller's */
+sca_status mask_runs_text(const mask_runs *r, char **counts);                     /* compressed string, mem_free */
 sca_status mask_runs_parse(const char *counts, int width, int height, mask_runs *out); /* checks the total */
 sca_status mask_from_polygons(const double *const *xy, const size_t *n_points, size_t parts, int width, int height,
                               mask_runs *out); /* union of the parts */

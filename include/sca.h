@@ -65,10 +65,10 @@ typedef struct sca_config sca_config;
 
 /* Defaults, then the YAML file (NULL: none). The caller closes *out. */
 SCA_API sca_status sca_config_open(const char *yaml_or_null, sca_config **out);
-SCA_API sca_status sca_config_set(sca_config *c, const char *assignment); /* "train.lr=1e-4" */
+SCA_API sca_status sca_config_set(sca_config *c, const char *assignment);              /* "train.lr=1e-4" */
 SCA_API sca_status sca_config_get(const sca_config *c, const char *key, char **value); /* as text; sca_free */
 SCA_API sca_status sca_config_write(const sca_config *c, const char *path); /* the resolved settings as YAML */
-SCA_API sca_status sca_config_help(char **text);                 /* every key, type, default and help line */
+SCA_API sca_status sca_config_help(char **text); /* every key, type, default and help line */
 SCA_API void sca_config_close(sca_config *c);
 
 /* ---- models ------------------------------------------------------------------------------------- */
@@ -140,8 +140,8 @@ typedef struct sca_mask { /* the best of n_iou masks, at original size */
 } sca_mask;
 
 typedef struct sca_text {
-    char *text;    /* UTF-8                                        */
-    int *tokens;   /* generated ids, EOS included                  */
+    char *text;  /* UTF-8                                        */
+    int *tokens; /* generated ids, EOS included                  */
     int n_tokens;
     float logprob; /* natural log, summed over tokens              */
 } sca_text;
@@ -167,8 +167,8 @@ typedef struct sca_tokenizer sca_tokenizer;
 
 SCA_API sca_status sca_tokenizer_open(const char *dir, sca_tokenizer **out); /* needs only the tokenizer files */
 /* train: cut and end as in training (data.md 5). *ids is released with sca_free. */
-SCA_API sca_status sca_tokenizer_encode(const sca_tokenizer *t, const char *text, size_t bytes, int train, int **ids,
-                                        int *n);
+SCA_API sca_status sca_tokenizer_encode(const sca_tokenizer *t, const char *text, size_t bytes, int train,
+                                        int **ids, int *n);
 SCA_API sca_status sca_tokenizer_decode(const sca_tokenizer *t, const int *ids, int n, int with_special,
                                         char **text);
 /* The same with its length: 0 bytes stay in the text, where sca_tokenizer_decode has U+FFFD. */

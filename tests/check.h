@@ -20,30 +20,31 @@ static const char *check_case = "";
 /* CHECKF(x == 3, "x is %d", x): with the values in the message. */
 #define CHECKF(condition, ...) check_that((condition), __FILE__, __LINE__, __VA_ARGS__)
 /* A call that must succeed: prints the library's message when it does not. */
-#define CHECK_OK(call)                                                                                         \
-    do {                                                                                                       \
-        sca_status check_status_ = (call);                                                                     \
-        check_that(check_status_ == SCA_OK, __FILE__, __LINE__, "%s: %s", #call, sca_last_error());            \
+#define CHECK_OK(call)                                                                                             \
+    do {                                                                                                           \
+        sca_status check_status_ = (call);                                                                         \
+        check_that(check_status_ == SCA_OK, __FILE__, __LINE__, "%s: %s", #call, sca_last_error());                \
     } while (0)
 /* A call that must fail with that status and a message that contains `part`. */
-#define CHECK_FAILS(call, expected, part)                                                                      \
-    do {                                                                                                       \
-        sca_status check_status_ = (call);                                                                     \
-        check_that(check_status_ == (expected) && strstr(sca_last_error(), part), __FILE__, __LINE__,          \
-                   "%s: status %s, message '%s', expected %s and '%s'", #call,                                 \
-                   sca_status_name(check_status_), sca_last_error(), #expected, part);                         \
+#define CHECK_FAILS(call, expected, part)                                                                          \
+    do {                                                                                                           \
+        sca_status check_status_ = (call);                                                                         \
+        check_that(check_status_ == (expected) && strstr(sca_last_error(), part), __FILE__, __LINE__,              \
+                   "%s: status %s, message '%s', expected %s and '%s'", #call, sca_status_name(check_status_),     \
+                   sca_last_error(), #expected, part);                                                             \
     } while (0)
-#define RUN(function)                                                                                          \
-    do {                                                                                                       \
-        if (!check_only(argc, argv, #function)) break;                                                         \
-        check_case = #function;                                                                                \
-        function();                                                                                            \
+#define RUN(function)                                                                                              \
+    do {                                                                                                           \
+        if (!check_only(argc, argv, #function)) break;                                                             \
+        check_case = #function;                                                                                    \
+        function();                                                                                                \
     } while (0)
 
 #if defined(__GNUC__)
 __attribute__((format(printf, 4, 5), unused))
 #endif
-static bool check_that(bool ok, const char *file, int line, const char *format, ...)
+static bool
+check_that(bool ok, const char *file, int line, const char *format, ...)
 {
     if (ok) {
         check_passed++;

@@ -211,8 +211,8 @@ static void records(void)
 
     /* Greedy is the default, duplicates: the last one wins; threads and order of options change nothing. */
     static const char *const alike[] = {
-        "caption --format jsonl --format json --beams 3 --box 148,145,300,552 --next --threads 1 --point 330,350" MODEL
-        " --beams 1 -- " CLI_PHOTO,
+        "caption --format jsonl --format json --beams 3 --box 148,145,300,552 --next --threads 1 --point "
+        "330,350" MODEL " --beams 1 -- " CLI_PHOTO,
         "caption --device cpu --max-tokens 19 " CLI_PHOTO MODEL
         " --box 148,145,300,552 --next --point 330,350 --format json",
     };
@@ -227,7 +227,8 @@ static void records(void)
     CHECK(json_equal(at(alone, 0, "box"), at(all, 1, "box")));
     json_decref(alone);
 
-    json_t *masks = cli_json("segment " CLI_PHOTO MODEL " --box 148,145,300,552 --next --point 330,350 --format json");
+    json_t *masks =
+        cli_json("segment " CLI_PHOTO MODEL " --box 148,145,300,552 --next --point 330,350 --format json");
     for (size_t i = 0; i < json_array_size(masks); i++) check_record(json_array_get(masks, i), false);
     CHECK(json_equal(at(masks, 0, "mask"), at(all, 0, "mask")));
     json_decref(masks);

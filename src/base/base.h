@@ -42,23 +42,24 @@ const char *status_message(void); /* this thread's message; "" if none */
 /* Carries a failure from a worker to the thread that reports it. */
 sca_status status_set(sca_status s, const char *message);
 
-#define TRY(call)                                                                                              \
-    do {                                                                                                       \
-        sca_status try_status_ = (call);                                                                       \
-        if (try_status_ != SCA_OK) return try_status_;                                                         \
+#define TRY(call)                                                                                                  \
+    do {                                                                                                           \
+        sca_status try_status_ = (call);                                                                           \
+        if (try_status_ != SCA_OK) return try_status_;                                                             \
     } while (0)
 /* Needs a local `sca_status status`, which the label's code returns. */
-#define TRY_GOTO(label, call)                                                                                  \
-    do {                                                                                                       \
-        status = (call);                                                                                       \
-        if (status != SCA_OK) goto label;                                                                      \
+#define TRY_GOTO(label, call)                                                                                      \
+    do {                                                                                                           \
+        status = (call);                                                                                           \
+        if (status != SCA_OK) goto label;                                                                          \
     } while (0)
 
 #ifdef NDEBUG
 #define ASSERT(condition) ((void)0)
 #else
 void assert_failed(const char *condition, const char *file, int line);
-#define ASSERT(condition) ((condition) ? (void)0 : assert_failed(#condition, __FILE__, __LINE__)) /* our own mistakes only */
+#define ASSERT(condition)                                                                                          \
+    ((condition) ? (void)0 : assert_failed(#condition, __FILE__, __LINE__)) /* our own mistakes only */
 #endif
 
 /* ---- log and progress ---------------------------------------------------------------------------- */
@@ -70,20 +71,20 @@ void progress(const char *what, int64_t done, int64_t total); /* cheap to call o
 
 /* ---- memory: the one door, so that a test can make the n-th allocation fail ------------------------ */
 
-void *mem_alloc(size_t bytes);                   /* NULL and no message on failure; bytes may be 0            */
-void *mem_zero(size_t count, size_t size);       /* calloc, overflow-checked                                   */
-void *mem_resize(void *p, size_t bytes);         /* realloc; on failure p stays valid                          */
+void *mem_alloc(size_t bytes);             /* NULL and no message on failure; bytes may be 0            */
+void *mem_zero(size_t count, size_t size); /* calloc, overflow-checked                                   */
+void *mem_resize(void *p, size_t bytes);   /* realloc; on failure p stays valid                          */
 void *mem_aligned(size_t alignment, size_t bytes);
 void mem_free(void *p);
 /* status_fail(SCA_ERR_MEMORY, "out of memory: <bytes> for <what>") */
 sca_status mem_fail(size_t bytes, const char *what);
 #define mem_fail(bytes, what) (mem_fail((bytes), (what)), status_same(SCA_ERR_MEMORY))
-bool size_mul(size_t a, size_t b, size_t *out);  /* false on overflow */
+bool size_mul(size_t a, size_t b, size_t *out); /* false on overflow */
 
 /* Tests only: the n-th allocation (1-based, counted over all threads) from now on fails, once; 0 turns it off. */
 void fault_alloc(int64_t nth);
-void fault_io(int64_t nth);                      /* the n-th read, write, open, fsync or rename               */
-bool fault_fired(void);                          /* true once the injected failure has happened               */
+void fault_io(int64_t nth); /* the n-th read, write, open, fsync or rename               */
+bool fault_fired(void);     /* true once the injected failure has happened               */
 
 /* ---- files ---------------------------------------------------------------------------------------- */
 
@@ -107,9 +108,10 @@ sca_status dir_make(const char *path);
 typedef struct file_out file_out;
 sca_status file_out_open(const char *path, file_out **out);
 sca_status file_out_put(file_out *f, const void *data, size_t bytes);
-sca_status file_out_seek(file_out *f, int64_t offset); /* from the start; written in place: only where it is already */
-sca_status file_out_commit(file_out *f); /* frees f, also when it fails */
-void file_out_abort(file_out *f);        /* removes the temporary file; accepts NULL */
+sca_status file_out_seek(file_out *f,
+                         int64_t offset); /* from the start; written in place: only where it is already */
+sca_status file_out_commit(file_out *f);  /* frees f, also when it fails */
+void file_out_abort(file_out *f);         /* removes the temporary file; accepts NULL */
 sca_status file_write(const char *path, const void *data, size_t bytes); /* open, put, commit */
 
 /* ---- strings (str.c) -------------------------------------------------------------------------------- */
@@ -126,12 +128,12 @@ void str_put_bytes(str *s, const void *data, size_t bytes);
 void str_putc(str *s, char c);
 void str_printf(str *s, const char *format, ...) PRINTF_LIKE(2, 3);
 void str_vprintf(str *s, const char *format, va_list args);
-const char *str_text(const str *s);          /* "" when empty */
-void str_clear(str *s);                      /* keeps the memory */
-sca_status str_take(str *s, char **out);     /* hands the text over (mem_free / sca_free); SCA_ERR_MEMORY if failed */
+const char *str_text(const str *s);      /* "" when empty */
+void str_clear(str *s);                  /* keeps the memory */
+sca_status str_take(str *s, char **out); /* hands the text over (mem_free / sca_free); SCA_ERR_MEMORY if failed */
 void str_free(str *s);
 
-char *text_copy(const char *text, size_t bytes);   /* 0-terminated copy, NULL when out of memory */
+char *text_copy(const char *text, size_t bytes); /* 0-terminated copy, NULL when out of memory */
 bool text_ends(const char *text, const char *suffix);
 bool text_starts(const char *text, const char *prefix);
 /* Strict numbers: the whole text, no spaces, finite; false if malformed or out of range. Independent of the locale. */
@@ -141,13 +143,13 @@ bool text_to_int(const char *text, int64_t least, int64_t most, int64_t *out);
 const char *text_nearest(const char *name, const char *const *names, size_t count);
 /* dir + "/" + name, NULL when out of memory; mem_free. */
 char *path_join(const char *dir, const char *name);
-const char *path_name(const char *path);           /* last component, points into path */
+const char *path_name(const char *path); /* last component, points into path */
 /* True for a plain file name: not empty, no '/', not "." or "..", no 0. */
 bool path_is_plain(const char *name);
 
 /* UTF-8: decodes one code point at text[*i] and advances; returns -1 on malformed input (advances one byte). */
 int32_t utf8_next(const char *text, size_t bytes, size_t *i);
-size_t utf8_put(int32_t code, char out[4]);         /* bytes written */
+size_t utf8_put(int32_t code, char out[4]); /* bytes written */
 bool utf8_valid(const char *text, size_t bytes);
 /* Appends text with every malformed byte replaced by U+FFFD, as JSON output needs. */
 void str_put_utf8(str *s, const char *text, size_t bytes);
@@ -166,7 +168,7 @@ sca_status json_save(const char *path, const json_t *value);
 /* Members with a contract; `file` is for the message: "FILE: 'KEY' is 0, expected an integer from 1 to 64". */
 sca_status json_need_int(const json_t *object, const char *key, const char *file, int64_t least, int64_t most,
                          int64_t *out);
-sca_status json_need_real(const json_t *object, const char *key, const char *file, double *out); /* finite */
+sca_status json_need_real(const json_t *object, const char *key, const char *file, double *out);      /* finite */
 sca_status json_need_text(const json_t *object, const char *key, const char *file, const char **out); /* borrowed */
 /* Absent or null leaves *out as it is; a wrong type or range is an error. */
 sca_status json_may_int(const json_t *object, const char *key, const char *file, int64_t least, int64_t most,
@@ -177,7 +179,8 @@ sca_status json_may_text(const json_t *object, const char *key, const char *file
 
 /* Writers into a str. */
 void json_put_text(str *s, const char *text, size_t bytes); /* quoted, escaped, valid UTF-8 (U+FFFD), one line */
-void json_put_real(str *s, double value); /* the fewest digits, up to 17, that read back equal; null when not finite */
+void json_put_real(str *s,
+                   double value); /* the fewest digits, up to 17, that read back equal; null when not finite */
 
 /* Files of any size: every element of a top-level array, or of an array that is a member of the top-level object, is
  * handed over as one value, in file order, and freed after the call. Other members of a top-level object come with
@@ -191,7 +194,7 @@ sca_status json_stream(const char *path, json_item_fn *fn, void *user);
 
 typedef struct config_dataset { /* one entry of data.train or data.eval */
     char kind[64], annotations[CONFIG_TEXT], images[CONFIG_TEXT], split[64], task[64], name[256];
-    double weight;   /* 0: not given */
+    double weight; /* 0: not given */
 } config_dataset;
 
 typedef struct sca_config config;
@@ -200,10 +203,17 @@ typedef struct sca_config config;
 #define CFG_BOOL(section, name, value, help) bool section##_##name;
 #define CFG_TEXT(section, name, value, help) char section##_##name[CONFIG_TEXT];
 #define CFG_ENUM(section, name, value, choices, help) char section##_##name[32];
-#define CFG_NAMES(section, name, help) char **section##_##name; size_t n_##section##_##name;
-#define CFG_RATES(section, name, help) char **section##_##name##_key; double *section##_##name; size_t n_##section##_##name;
+#define CFG_NAMES(section, name, help)                                                                             \
+    char **section##_##name;                                                                                       \
+    size_t n_##section##_##name;
+#define CFG_RATES(section, name, help)                                                                             \
+    char **section##_##name##_key;                                                                                 \
+    double *section##_##name;                                                                                      \
+    size_t n_##section##_##name;
 #define CFG_REALS(section, name, value, count, help) double section##_##name[count];
-#define CFG_DATASETS(section, name, help) config_dataset *section##_##name; size_t n_##section##_##name;
+#define CFG_DATASETS(section, name, help)                                                                          \
+    config_dataset *section##_##name;                                                                              \
+    size_t n_##section##_##name;
 struct sca_config {
 #include "config.def"
 };
@@ -228,24 +238,32 @@ void config_close(config *c);
 /* ---- pickle (pickle.c): builds plain values, executes nothing ------------------------------------------- */
 
 typedef enum pickle_type {
-    PICKLE_NONE, PICKLE_BOOL, PICKLE_INT, PICKLE_REAL, PICKLE_TEXT, PICKLE_BYTES, PICKLE_LIST, PICKLE_TUPLE,
-    PICKLE_DICT, PICKLE_SET,
-    PICKLE_GLOBAL,  /* text: "module name"                                                     */
-    PICKLE_CALL,    /* items[0]: the global, items[1]: the argument tuple, items[2]: state if BUILD gave one */
-    PICKLE_PERSID   /* items[0]: the persistent id                                             */
+    PICKLE_NONE,
+    PICKLE_BOOL,
+    PICKLE_INT,
+    PICKLE_REAL,
+    PICKLE_TEXT,
+    PICKLE_BYTES,
+    PICKLE_LIST,
+    PICKLE_TUPLE,
+    PICKLE_DICT,
+    PICKLE_SET,
+    PICKLE_GLOBAL, /* text: "module name"                                                     */
+    PICKLE_CALL,   /* items[0]: the global, items[1]: the argument tuple, items[2]: state if BUILD gave one */
+    PICKLE_PERSID  /* items[0]: the persistent id                                             */
 } pickle_type;
 
 typedef struct pickle_value pickle_value;
 struct pickle_value {
     pickle_type type;
-    int64_t integer;             /* BOOL, INT (beyond 64 bits, as the magic number of torch's old format: an error) */
+    int64_t integer; /* BOOL, INT (beyond 64 bits, as the magic number of torch's old format: an error) */
     double real;
-    const char *text;            /* TEXT (UTF-8), BYTES, GLOBAL; 0-terminated, `count` bytes   */
-    pickle_value **items;        /* LIST, TUPLE, SET, CALL, PERSID; DICT: key, value, key, ... */
-    size_t count;                /* items, or bytes of text                                    */
+    const char *text;     /* TEXT (UTF-8), BYTES, GLOBAL; 0-terminated, `count` bytes   */
+    pickle_value **items; /* LIST, TUPLE, SET, CALL, PERSID; DICT: key, value, key, ... */
+    size_t count;         /* items, or bytes of text                                    */
 };
 
-typedef struct pickle pickle;    /* owns all values of one document */
+typedef struct pickle pickle; /* owns all values of one document */
 /* Reads one pickle (protocols 0 to 5) from data[0..bytes); *used is where it ended, so that several may follow each
  * other. A global not in `allowed` ("collections OrderedDict", ..., NULL) is refused by name. A call of
  * "collections OrderedDict" becomes a DICT. Depth, memo and size are bounded by the input's own length. */
@@ -258,17 +276,17 @@ void pickle_close(pickle *p);
 /* ---- zip (zip.c): .pth files, wheels, jars --------------------------------------------------------------- */
 
 typedef struct zip_entry {
-    const char *name;      /* 0-terminated */
+    const char *name;                     /* 0-terminated */
     uint64_t offset, bytes_packed, bytes; /* offset of the data in the file */
     uint32_t crc;
-    int method;            /* 0 stored, 8 deflated */
+    int method; /* 0 stored, 8 deflated */
 } zip_entry;
 typedef struct zip zip;
 /* Checks the directory (zip64 too), names, overlaps and bounds. `data` must outlive the zip. */
 sca_status zip_open(const void *data, size_t bytes, const char *name, zip **out);
 size_t zip_count(const zip *z);
 const zip_entry *zip_at(const zip *z, size_t i);
-const zip_entry *zip_find(const zip *z, const char *name);   /* NULL if absent */
+const zip_entry *zip_find(const zip *z, const char *name); /* NULL if absent */
 /* Stored entry: a pointer into the file, its checksum verified. */
 sca_status zip_view(const zip *z, const zip_entry *e, const uint8_t **data);
 /* Any entry, inflated and verified, refused above `limit`; mem_free. */

@@ -7,13 +7,13 @@
 /* ---- element types (tensor.c) ------------------------------------------------------------------- */
 
 typedef enum dtype { DT_NONE, DT_F32, DT_F64, DT_F16, DT_BF16, DT_I32, DT_U8 } dtype; /* DT_NONE: absent */
-size_t dtype_bytes(dtype t);      /* 0 for DT_NONE */
-const char *dtype_name(dtype t);  /* "f32", ... */
+size_t dtype_bytes(dtype t);                                                          /* 0 for DT_NONE */
+const char *dtype_name(dtype t);                                                      /* "f32", ... */
 bool dtype_is_float(dtype t);
 
-uint16_t f32_to_f16(float x);     /* round to nearest even, overflow to infinity */
+uint16_t f32_to_f16(float x); /* round to nearest even, overflow to infinity */
 float f16_to_f32(uint16_t x);
-uint16_t f32_to_bf16(float x);    /* round to nearest even */
+uint16_t f32_to_bf16(float x); /* round to nearest even */
 float bf16_to_f32(uint16_t x);
 /* Element conversion on the host; a float source and a float target, or equal types. */
 void dtype_convert(dtype to, void *dst, dtype from, const void *src, size_t count);
@@ -35,9 +35,9 @@ typedef struct tensor {
 #define TENSOR_NONE tensor_none()
 tensor tensor_none(void);
 static inline bool tensor_given(tensor t) { return t.type != DT_NONE; }
-tensor tensor_on(void *data, dtype type, int ndim, const int64_t *dim);       /* contiguous view of data */
-int64_t tensor_count(tensor t);                                               /* elements */
-size_t tensor_bytes(tensor t);                                                /* count * element size */
+tensor tensor_on(void *data, dtype type, int ndim, const int64_t *dim); /* contiguous view of data */
+int64_t tensor_count(tensor t);                                         /* elements */
+size_t tensor_bytes(tensor t);                                          /* count * element size */
 bool tensor_contiguous(tensor t);
 bool tensor_same_shape(tensor a, tensor b);
 /* Views. A misuse is our own mistake (ASSERT). reshape needs a contiguous tensor. */
@@ -47,11 +47,11 @@ tensor tensor_reshape2(tensor t, int64_t a, int64_t b);
 tensor tensor_reshape3(tensor t, int64_t a, int64_t b, int64_t c);
 tensor tensor_reshape4(tensor t, int64_t a, int64_t b, int64_t c, int64_t d);
 tensor tensor_slice(tensor t, int axis, int64_t from, int64_t count);
-tensor tensor_at(tensor t, int64_t index);                    /* drops the first axis */
-tensor tensor_swap(tensor t, int axis_a, int axis_b);         /* neither may be the last */
-tensor tensor_split(tensor t, int axis, int64_t outer);       /* (.., n, ..) -> (.., outer, n/outer, ..); any strides */
-tensor tensor_expand(tensor t, int axis, int64_t count);      /* dim 1 -> count, stride 0 */
-tensor tensor_unsqueeze(tensor t, int axis);                  /* inserts an axis of 1 */
+tensor tensor_at(tensor t, int64_t index);               /* drops the first axis */
+tensor tensor_swap(tensor t, int axis_a, int axis_b);    /* neither may be the last */
+tensor tensor_split(tensor t, int axis, int64_t outer);  /* (.., n, ..) -> (.., outer, n/outer, ..); any strides */
+tensor tensor_expand(tensor t, int axis, int64_t count); /* dim 1 -> count, stride 0 */
+tensor tensor_unsqueeze(tensor t, int axis);             /* inserts an axis of 1 */
 /* "(2,17,64) f32" into text; returns text */
 const char *tensor_text(tensor t, char text[96]);
 
@@ -77,18 +77,18 @@ typedef struct backend { /* a kind of machine */
     const struct op_table *ops;
 } backend;
 
-struct dev {                /* one machine, one stream, used by one thread */
+struct dev { /* one machine, one stream, used by one thread */
     const backend *kind;
-    struct op_table *ops;   /* its own copy, so that one slot can be replaced */
-    void *impl;             /* the backend's own struct */
-    dev *inner;             /* of a trace device: the device it wraps */
-    sca_status status;      /* sticky: the first failure wins, later ops do nothing */
+    struct op_table *ops; /* its own copy, so that one slot can be replaced */
+    void *impl;           /* the backend's own struct */
+    dev *inner;           /* of a trace device: the device it wraps */
+    sca_status status;    /* sticky: the first failure wins, later ops do nothing */
     char error[512];
 };
 
 /* Opens a device of that kind; unknown names are refused with the list of those built in. (ops.c) */
 sca_status dev_open(const char *kind, const char *options, dev **out);
-void dev_close(dev *d); /* accepts NULL */
+void dev_close(dev *d);             /* accepts NULL */
 const char *const *dev_kinds(void); /* NULL-terminated names of what is built in (ops.c) */
 /* Records the first failure of the stream. */
 void dev_fail(dev *d, sca_status s, const char *format, ...) PRINTF_LIKE(3, 4);
@@ -121,6 +121,6 @@ void arena_release(arena *a, size_t mark);
 /* Fails stickily on the device when the arena is full; the tensor returned then has data NULL and must not be read. */
 tensor arena_tensor(arena *a, dtype type, int ndim, const int64_t *dim);
 void *arena_bytes(arena *a, size_t bytes);
-bool arena_guards_intact(const arena *a);              /* debug arenas; true otherwise */
+bool arena_guards_intact(const arena *a); /* debug arenas; true otherwise */
 
 #endif

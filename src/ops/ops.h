@@ -9,14 +9,39 @@ extern "C" {
 #endif
 
 typedef enum activation { ACT_NONE, ACT_RELU, ACT_GELU, ACT_GELU_TANH } activation;
-typedef struct linear_options { activation act; bool in_out; } linear_options;
-typedef struct matmul_options { float alpha; bool trans_b; } matmul_options;
-typedef struct rope_options { int64_t first; float theta; } rope_options;
-typedef struct attention_options { float scale; bool causal; } attention_options;
-typedef struct relpos_options { float scale; int heads, window; } relpos_options;
-typedef struct image_update_options { int heads; float eps; } image_update_options;
-typedef struct conv_options { int stride, pad; activation act; } conv_options;
-typedef struct sample_options { float temperature; int top_k; float top_p; } sample_options;
+typedef struct linear_options {
+    activation act;
+    bool in_out;
+} linear_options;
+typedef struct matmul_options {
+    float alpha;
+    bool trans_b;
+} matmul_options;
+typedef struct rope_options {
+    int64_t first;
+    float theta;
+} rope_options;
+typedef struct attention_options {
+    float scale;
+    bool causal;
+} attention_options;
+typedef struct relpos_options {
+    float scale;
+    int heads, window;
+} relpos_options;
+typedef struct image_update_options {
+    int heads;
+    float eps;
+} image_update_options;
+typedef struct conv_options {
+    int stride, pad;
+    activation act;
+} conv_options;
+typedef struct sample_options {
+    float temperature;
+    int top_k;
+    float top_p;
+} sample_options;
 
 #define OP_UNPACK(...) __VA_ARGS__
 
@@ -35,7 +60,7 @@ const char *op_name(op_id id);
 int op_outputs(op_id id); /* how many of the first parameters are outputs (views.c) */
 
 typedef struct op_table {
-#define OP(name, parameters, arguments) void (*name)(dev *d, OP_UNPACK parameters);
+#define OP(name, parameters, arguments) void (*name)(dev * d, OP_UNPACK parameters);
 #include "ops.def"
 #undef OP
 } op_table;
