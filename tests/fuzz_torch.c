@@ -11,7 +11,7 @@ static void read_all(const weights *w)
     for (size_t i = 0; i < weights_count(w); i++) {
         const weight *t = weights_at(w, i);
         if (weights_find(w, t->name) != t) __builtin_trap();
-        if (t->count > (int64_t)LENGTH(values) || !t->numeric) continue;
+        if (t->count > (int64_t)LENGTH(values) || !t->numeric || weight_map(t) != SCA_OK) continue;
         if (weight_read(t, i % 2 ? DT_F64 : DT_F16, values) == SCA_OK && t->data)
             memcpy(values, t->data, dtype_bytes(t->type) * (size_t)t->count);
     }

@@ -16,8 +16,8 @@ typedef struct weight {
     bool numeric;     /* can be read as numbers: false for integer and boolean buffers */
     int ndim;
     int64_t dim[8], count;
-    const void *data;   /* in the mapped file, contiguous, aligned to the element; NULL: only weight_read gives it.
-                         * Read it only after weight_verify */
+    const void *data; /* in the mapped file, contiguous, aligned to the element; NULL: only weight_read gives it, or
+                       * weight_map has not been asked */
     const void *hidden; /* of the reader */
 } weight;
 
@@ -32,9 +32,9 @@ const weight *weights_at(const weights *w, size_t i);
 const weight *weights_find(const weights *w, const char *name); /* NULL if absent */
 /* Values in row-major order, converted to F32, F16, BF16 or F64. out: count * dtype_bytes(to), caller's. */
 sca_status weight_read(const weight *t, dtype to, void *out);
-/* Checks the checksum that a zip keeps of the bytes behind t->data, once; other files have none. Whoever reads
- * t->data calls it first, weight_read does so itself. Thread-safe. */
-sca_status weight_verify(const weight *t);
+/* A tensor in a zip archive gets its data, if it can, only here, after its checksum has been found right (once per
+ * entry); all others have it from the start. Not while other threads use t. */
+sca_status weight_map(const weight *t);
 /* The pages behind t->data will not be read again soon: they stop counting as memory of the process. */
 void weight_drop(const weight *t);
 /* Names of an original segment_anything checkpoint become official ones (model.md 10.4); others stay. */
@@ -152,11 +152,11 @@ typedef struct tokenizer_gguf { /* what a GGUF file says of its tokeniser; point
 
 sca_status tokenizer_open(const char *dir, tokenizer **out);
 sca_status tokenizer_from_gguf(const tokenizer_gguf *g, tokenizer **out);
-/* Token ids as the official call tokenizer(text) gives them; train: cut to 18 ids, then EOS (data.md 5; SCA_ERR_STATE
- * when there is none). Broken UTF-8 counts as U+FFFD. *ids: mem_free. */
+/* Token ids as the official call tokenizer(text) gives them; train: cut to 18 ids, then EOS (data.md 5;
+ * SCA_ERR_STATE when there is none). Broken UTF-8 counts as U+FFFD. *ids: mem_free. */
 sca_status tokenizer_encode(const tokenizer *t, const char *text, size_t bytes, bool train, int **ids, int *n);
-/* with_special false: drops special tokens, then cleans up as eval.md 2.4. *text: mem_free, valid UTF-8; what the ids
- * leave broken and 0 bytes become U+FFFD. An id out of range: SCA_ERR_ARGUMENT. */
+/* with_special false: drops special tokens, then cleans up as eval.md 2.4. *text: mem_free, valid UTF-8; what the
+ * ids leave broken and 0 bytes become U+FFFD. An id out of range: SCA_ERR_ARGUMENT. */
 sca_status tokenizer_decode(const tokenizer *t, const int *ids, int n, bool with_special, char **text);
 /* The same without its end marked: 0 bytes stay, where tokenizer_decode has U+FFFD. */
 sca_status tokenizer_decode_bytes(const tokenizer *t, const int *ids, int n, bool with_special, char **text,

@@ -241,6 +241,8 @@ static sca_status zip_tensor(void *user, weights *w, weight_file *file, weight_s
                          e->name);
     TRY(place_tensor(slot, v, file->view.data + e->offset, e->bytes));
     slot->s.storage = &file->storages[e - zip_at(file->z, 0)];
+    slot->s.mapped = slot->w.data;
+    slot->w.data = NULL; /* nobody reads it before its checksum is known: weight_map */
     return SCA_OK;
 }
 

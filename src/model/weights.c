@@ -463,13 +463,20 @@ static sca_status read_transposed(const weight *t, const stored *s, dtype to, ui
     return SCA_OK;
 }
 
-sca_status weight_verify(const weight *t)
+static sca_status check_storage(const stored *s)
 {
-    const stored *s = t->hidden;
     const uint8_t *data;
     if (!s->storage || atomic_load_explicit(&s->storage->verified, memory_order_acquire)) return SCA_OK;
     TRY(zip_view(s->storage->z, s->storage->entry, &data));
     atomic_store_explicit(&s->storage->verified, true, memory_order_release);
+    return SCA_OK;
+}
+
+sca_status weight_map(const weight *t)
+{
+    const stored *s = t->hidden;
+    TRY(check_storage(s));
+    if (s->mapped) ((weight *)t)->data = s->mapped; /* the list is ours, only callers may not write to it */
     return SCA_OK;
 }
 
@@ -483,7 +490,7 @@ sca_status weight_read(const weight *t, dtype to, void *out)
         return status_fail(SCA_ERR_ARGUMENT,
                            "%s: tensor '%.300s' was asked for as %s, expected f32, f64, f16 or bf16", t->file,
                            t->name, dtype_name(to));
-    TRY(weight_verify(t));
+    TRY(check_storage(s));
     if (t->count == 0) return SCA_OK;
     switch (s->order) {
     case ORDER_ROWS: read_run(s->kind, s->first, (size_t)t->count, to, out); break;

@@ -45,9 +45,10 @@ typedef struct stored {
     element kind;
     const char *kind_name; /* as the format calls it; static text */
     arrangement order;
-    int64_t stride[8]; /* ORDER_STRIDES */
-    int64_t heads;     /* ORDER_ROTARY */
-    storage *storage;  /* NULL: no checksum */
+    int64_t stride[8];  /* ORDER_STRIDES */
+    int64_t heads;      /* ORDER_ROTARY */
+    storage *storage;   /* NULL: no checksum */
+    const void *mapped; /* what data becomes once the checksum is found right; NULL: nothing */
 } stored;
 
 typedef struct weight_slot {
