@@ -129,4 +129,54 @@ typedef struct recall_scores {
 /* items: raw captions, not tokens. */
 sca_status recall_score(const tags *t, const eval_item *items, size_t n, recall_scores *out);
 
+/* ---- files of predictions: sca score (score*.c; eval.md 5.9)
+ * --------------------------------------------------------- */
+
+typedef enum score_format { SCORE_TEXT, SCORE_JSON, SCORE_MARKDOWN } score_format;
+
+typedef struct score_options {
+    const char *results;       /* official inference file (JSON list or JSON Lines), or COCO results          */
+    const char *references;    /* COCO captions, for COCO results only; else NULL                             */
+    const char *split;         /* of inference records; NULL: "inference"; "": all                            */
+    const char *tokenizer;     /* "ptb-3.6.0", "ptb-3.4.1"; NULL: that of the reference program for the file  */
+    const char *resources;     /* folder with METEOR_FILE; NULL: no METEOR                                    */
+    const char *tags;          /* file for tags_open; NULL: no recall                                         */
+    const char *spice_tuples;  /* {"caption": TEXT, "tuples": [[...]]} per caption, list or JSON Lines; or NULL */
+    const char *spice_command; /* shell command, called with INPUT -out OUTPUT as SPICE 1.0 takes them; or NULL */
+    score_format format;
+    bool per_item;
+    bool partial; /* leave out what cannot be scored, and say so */
+    int threads;  /* for METEOR */
+} score_options;
+
+/* Everything at once. *out: what belongs on standard output, empty on failure. *notes: lines for standard error:
+ * what is absent from the result, and why. Both belong to the caller (str_free). */
+sca_status score_run(const score_options *o, str *out, str *notes);
+
+/* The same in steps. A set holds captions as they were read or added. */
+typedef struct score_set score_set;
+sca_status score_set_new(ptb_version tokenizer, score_set **out);
+/* Reads o->results (and o->references). */
+sca_status score_set_open(const score_options *o, score_set **out, str *notes);
+void score_set_close(score_set *s); /* accepts NULL */
+/* id: a JSON number or string, kept. An id seen before: the earlier item is replaced in its place. n_refs >= 1. */
+sca_status score_set_add(score_set *s, json_t *id, const char *hyp, const char *const *refs, size_t n_refs);
+size_t score_set_count(const score_set *s);
+size_t score_set_skipped(const score_set *s); /* records that could not be scored (partial) */
+
+typedef struct score_result {
+    size_t regions;
+    double bleu[4], rouge, cider, meteor, spice;
+    recall_scores recall;
+    bool has_meteor, has_phrases, has_spice, has_recall;
+    ptb_version tokenizer;
+    /* Per item, NULL unless o->per_item; spice only with has_spice, meteor only with has_meteor. */
+    double (*bleus)[4], *rouges, *ciders, *meteors, *spices;
+    meteor_stats *stats;
+    texts hyps, refs; /* tokens; the references of all items one after the other */
+} score_result;
+sca_status score_compute(const score_set *s, const score_options *o, score_result *out, str *notes);
+void score_result_free(score_result *r);
+sca_status score_write(const score_set *s, const score_result *r, const score_options *o, str *out);
+
 #endif
