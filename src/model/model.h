@@ -119,7 +119,9 @@ typedef struct model_config {
         *generation; /* preprocessor_config.json, generation_config.json to write; generation may be NULL */
 } model_config;
 
-#define SIZE_MOST 65536 /* no width, count or side in a configuration may be larger (vocabulary: 4 million) */
+/* No width, count or side in a configuration may be larger (a language model's vocabulary: 4 million, positions: 1
+ * million, inner width: 4 times that). */
+#define SIZE_MOST 65536
 
 /* Reads and checks the files of a model directory; messages name file and key. */
 sca_status model_config_read(const char *dir, model_config *out);
