@@ -52,7 +52,7 @@ sca_status sca_model_set(sca_model *m, const char *assignment)
     return SCA_OK;
 }
 
-int sca_model_heads(const sca_model *m) { return model_sizes(m->inner)->caption_heads; }
+int sca_model_heads(const sca_model *m) { return model_heads(m->inner); }
 
 sca_status sca_model_save(const sca_model *m, const char *path) { return sca_model_export(m, path, NULL, 0); }
 

@@ -105,7 +105,7 @@ static bool scene_from_embedding(photo *p)
     return ok;
 }
 
-/* own: the copies in this repository, without a photo. */
+/* own: the copies in this repository, without a photo. id NULL: the case of an ablation variant. */
 static bool photo_open(photo *p, const char *name, const char *id, bool own)
 {
     *p = (photo){ 0 };
@@ -113,10 +113,17 @@ static bool photo_open(photo *p, const char *name, const char *id, bool own)
     const char *forward = own ? SCA_SOURCE "/tests/golden/" : GOLDEN;
     if (own)
         str_put(&dir, SCA_SOURCE "/docs/demo/model");
+    else if (!id)
+        str_printf(&dir, GOLDEN "ablation/%s/model", name);
     else
         str_printf(&dir, GOLDEN "models/%s", name);
-    str_printf(&json, "%sforward/%s/%s.json", forward, name, id);
-    str_printf(&tensors, "%sforward/%s/%s.safetensors", forward, name, id);
+    if (id) {
+        str_printf(&json, "%sforward/%s/%s.json", forward, name, id);
+        str_printf(&tensors, "%sforward/%s/%s.safetensors", forward, name, id);
+    } else {
+        str_printf(&json, GOLDEN "ablation/%s/case.json", name);
+        str_printf(&tensors, GOLDEN "ablation/%s/case.safetensors", name);
+    }
     bool ok =
         json_open(str_text(&json), &p->json) == SCA_OK && weights_open(str_text(&tensors), &p->expected) == SCA_OK;
     check_that(ok, __FILE__, __LINE__, "%s: %s", str_text(&json), sca_last_error());
@@ -273,13 +280,14 @@ static void check_decoder(photo *p)
         for (int i = 0; i < g.N; i++) g.member[i] = first + i;
         decoded out;
         CHECK_OK(decode(&r, p->s, &g, p->prompts, m->pe, &out));
-        if (g.N == p->n) compare_tensor(p, "sam_tokens_out", out.q);
-        compare_rows(p, "sam_image_out_prompt0", tensor_at(out.x, 0), 64, 8);
-        int64_t n = c->caption_heads * c->caption_tokens;
-        tensor all = pass_3d(&r.p, g.N, n + out.q.dim[1], c->sam.channels);
-        mixer_tokens_fwd(&r.p, &m->net.mixer, all, out.q, out.x, m->pe);
+        mixer_input in = out.to_mixer;
+        if (g.N == p->n) compare_tensor(p, "sam_tokens_out", in.fused);
+        compare_rows(p, "sam_image_out_prompt0", tensor_at(in.x, 0), 64, 8);
+        tensor all = pass_3d(&r.p, g.N, mixer_token_count(&m->net.mixer, &in), c->sam.channels), y = in.x;
+        if (m->net.mixer.rule->raw) in.x = tensor_expand(tensor_unsqueeze(p->s->base, 0), 0, g.N);
+        mixer_tokens_fwd(&r.p, &m->net.mixer, all, y, &in, m->pe);
         if (g.N == p->n) compare_tensor(p, "mixer_tokens_out", all);
-        compare_rows(p, "mixer_image_out_prompt0", tensor_at(out.x, 0), 64, 8);
+        compare_rows(p, "mixer_image_out_prompt0", tensor_at(y, 0), 64, 8);
     }
     CHECK_OK(dev_check(m->d));
     arena_release(r.p.temp, 0);
@@ -291,7 +299,7 @@ static void check_masks(const photo *p, const region_result *results)
 {
     json_t *masks = json_object_get(p->json, "masks");
     int w = p->s->width, h = p->s->height;
-    for (int i = 0; i < p->n; i++) {
+    for (int i = 0; i < (int)json_array_size(masks); i++) {
         json_t *want = json_array_get(masks, (size_t)i);
         int best = (int)json_integer_value(json_object_get(want, "best"));
         CHECKF(results[i].best == best, "prompt %d: best mask %d, expected %d", i, results[i].best, best);
@@ -316,19 +324,20 @@ static void check_masks(const photo *p, const region_result *results)
 static void check_texts(const photo *p, const char *key, const char *stable, const region_result *results)
 {
     json_t *list = json_object_get(p->json, key);
-    for (int i = 0; i < p->n; i++) {
+    int heads = model_heads(p->m);
+    for (int i = 0; i < p->n * heads; i++) { /* region-major, then head */
         json_t *want = json_array_get(list, (size_t)i), *ids = json_object_get(want, "tokens");
-        const generated *g = &results[i].generated[0];
+        const generated *g = &results[i / heads].generated[i % heads];
+        const char *text = results[i / heads].text[i % heads];
         json_t *sure = json_array_get(json_object_get(p->json, stable), (size_t)i);
         if (sure && json_is_false(sure)) continue;
         bool same = g->n == (int)json_array_size(ids);
         for (int k = 0; same && k < g->n; k++)
             same = g->tokens[k] == json_integer_value(json_array_get(ids, (size_t)k));
-        CHECKF(same, "%s prompt %d on %s: other tokens ('%s'), expected '%s'", key, i, device, results[i].text[0],
+        CHECKF(same, "%s prompt %d on %s: other tokens ('%s'), expected '%s'", key, i, device, text,
                json_string_value(json_object_get(want, "text")));
-        CHECKF(strcmp(results[i].text[0], json_string_value(json_object_get(want, "text"))) == 0,
-               "%s prompt %d: '%s', expected '%s'", key, i, results[i].text[0],
-               json_string_value(json_object_get(want, "text")));
+        CHECKF(strcmp(text, json_string_value(json_object_get(want, "text"))) == 0,
+               "%s prompt %d: '%s', expected '%s'", key, i, text, json_string_value(json_object_get(want, "text")));
         double logprob = json_number_value(json_object_get(want, "logprob"));
         CHECKF(fabs(g->logprob - logprob) < 1e-3, "%s prompt %d: logprob %.6f, expected %.6f", key, i, g->logprob,
                logprob);
@@ -338,12 +347,13 @@ static void check_texts(const photo *p, const char *key, const char *stable, con
 static void check_kept(const photo *p, const region_result *r)
 {
     const model_config *c = &p->m->sizes;
-    int64_t C = c->sam.channels, q = c->caption_tokens, t = c->task_tokens, d = c->lm.width, side = 4 * c->sam.grid;
+    const mixer *mix = &p->m->net.mixer;
+    int64_t C = c->sam.channels, q = mix->heads * mix->tokens, d = c->lm.width, side = 4 * c->sam.grid;
+    int64_t rows = mix->heads * (mix->task_tokens + mix->tokens);
     float *mixed = expected(p->expected, "mixer_output", p->n * q * C);
-    float *prefix = expected(p->expected, "lm_prefix", p->n * (t + q) * d);
+    float *prefix = expected(p->expected, "lm_prefix", p->n * rows * d);
     for (int i = 0; i < p->n && mixed; i++) compare("mixer_output", r[i].mixed, mixed + i * q * C, q * C);
-    for (int i = 0; i < p->n && prefix; i++)
-        compare("lm_prefix", r[i].prefix, prefix + i * (t + q) * d, (t + q) * d);
+    for (int i = 0; i < p->n && prefix; i++) compare("lm_prefix", r[i].prefix, prefix + i * rows * d, rows * d);
     mem_free(mixed);
     mem_free(prefix);
     bool whole = weights_find(p->expected, "low_res_masks_first3") != NULL;
@@ -453,6 +463,27 @@ static void check_photo(const char *name, const char *id)
 {
     if (have_shared()) check_copy(name, id, false);
 }
+
+/* ---- variants (model.md 12): ablation/NAME/case.json --------------------------------------------------- */
+
+static void check_variant(const char *name)
+{
+    if (!have_shared()) return;
+    photo p;
+    if (photo_open(&p, name, NULL, false)) {
+        CHECK_OK(temp_reserve(p.m, TEMP_BYTES));
+        check_decoder(&p);
+        check_regions(&p);
+    }
+    photo_close(&p);
+}
+
+static void variant_base(void) { check_variant("base_sca"); }
+static void variant_multitask(void) { check_variant("base_sca_multitask"); }
+static void variant_direct(void) { check_variant("base_sca_direct_decoding"); }
+static void variant_direct_v2(void) { check_variant("base_sca_direct_decoding_v2"); }
+static void variant_split_mixer(void) { check_variant("base_sca_multitask_split_mixer"); }
+static void variant_two_heads(void) { check_variant("base_sca_multitask_v2_heads2"); }
 
 static void own_copy(void) { check_copy("gpt2-tiny", "11813", true); }
 static void gpt2_tiny_first(void) { check_photo("gpt2-tiny", "9"); }
@@ -575,6 +606,12 @@ int main(int argc, char **argv)
         RUN(llama_tiny_second);
         RUN(prompts_gpt2_tiny);
         RUN(prompts_llama_tiny);
+        RUN(variant_base);
+        RUN(variant_multitask);
+        RUN(variant_direct);
+        RUN(variant_direct_v2);
+        RUN(variant_split_mixer);
+        RUN(variant_two_heads);
         if (strcmp(device, "ref") == 0) continue;
         RUN(gpt2_wide_first);
         RUN(gpt2_wide_second);

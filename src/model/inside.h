@@ -82,8 +82,9 @@ typedef struct group {         /* N regions with n sparse tokens each, all or no
 } group;
 
 typedef struct decoded {
-    tensor q, x, iou;
-} decoded; /* (N,T,C) (N,S,C) (N,masks) */
+    mixer_input to_mixer; /* tokens, fused (N,T,C); sparse; x (N,S,C) */
+    tensor iou;           /* (N,masks) */
+} decoded;
 /* The decoder's outputs for a group, in temp; prompts NULL: a plan. */
 sca_status decode(const run *r, const scene *s, const group *g, const sca_prompt *prompts, tensor pe, decoded *out);
 

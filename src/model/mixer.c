@@ -1,12 +1,30 @@
-/* mixer.c - the text feature mixer, the projection to the language model and the task tokens: the trained part.
- * Source: official modeling_sca_multitask_v2.py; model.md 6, 7. */
+/* mixer.c - the text feature mixer, the projection to the language model and the task tokens: the trained part, in all
+ * published variants. Source: official modeling_sca*.py; model.md 6, 7, 12. */
 #include "model/model.h"
+
+static const mixer_rule rules[] = {
+    [VARIANT_BASE] = { .per_mask = true },
+    [VARIANT_MULTITASK] = { .task = true, .per_mask = true },
+    [VARIANT_MULTITASK_V2] = { .task = true, .fused = true },
+    [VARIANT_DIRECT] = { .masks_ask = true },
+    [VARIANT_DIRECT_V2] = { .task = true, .fused = true, .masks_ask = true },
+    [VARIANT_SPLIT_MIXER] = { .task = true, .raw = true },
+};
 
 sca_status mixer_bind(param_set *s, mixer *m, const model_config *c)
 {
     const sam_config *sam = &c->sam;
     int64_t C = sam->channels, d = c->lm.width;
-    *m = (mixer){ .heads = c->caption_heads, .tokens = c->caption_tokens, .task_tokens = c->task_tokens };
+    if ((size_t)c->variant >= LENGTH(rules))
+        return status_fail(SCA_ERR_UNSUPPORTED,
+                           "the architecture %s is not supported yet, expected %s or one of its "
+                           "variants with a feature mixer",
+                           variant_name(c->variant), variant_name(VARIANT_MULTITASK_V2));
+    const mixer_rule *rule = &rules[c->variant];
+    *m = (mixer){ .rule = rule, .heads = c->caption_heads, .tokens = c->caption_tokens, .masks = sam->masks };
+    if (rule->per_mask) m->heads = sam->masks - 1;
+    if (rule->masks_ask) m->heads = m->tokens = 1; /* quirk Q16: of all mask tokens, the first one is kept */
+    m->task_tokens = rule->task ? c->task_tokens : 0;
     TRY(twoway_bind(s, &m->transformer, "mask_decoder.additional_transformer",
                     (twoway_options){ .layers = c->mixer_layers,
                                       .heads = sam->decoder_heads,
@@ -15,33 +33,57 @@ sca_status mixer_bind(param_set *s, mixer *m, const model_config *c)
                                       .mlp = sam->decoder_mlp,
                                       .act = sam->decoder_act,
                                       .eps = sam->decoder_eps }));
-    param_add(s, &m->caption_tokens, PARAM_SMALL, INIT_NORMAL, 2, (int64_t[]){ (int64_t)m->heads * m->tokens, C },
-              "mask_decoder.caption_tokens.weight");
+    int64_t rows = (int64_t)(rule->per_mask ? sam->masks : m->heads) * m->tokens;
+    if (!rule->masks_ask)
+        param_add(s, &m->caption_tokens, PARAM_SMALL, INIT_NORMAL, 2, (int64_t[]){ rows, C },
+                  "mask_decoder.caption_tokens.weight");
     linear_bind(s, &m->project, true, d, C, "language_project");
-    param_add(s, &m->task, PARAM_SMALL, INIT_NORMAL, 2, (int64_t[]){ 2 * (int64_t)m->task_tokens, d },
-              "task_tokens.weight");
+    if (rule->task)
+        param_add(s, &m->task, PARAM_SMALL, INIT_NORMAL, 2, (int64_t[]){ 2 * (int64_t)m->task_tokens, d },
+                  "task_tokens.weight");
     return SCA_OK;
 }
 
 void mixer_free(mixer *m) { twoway_free(&m->transformer); }
 
-void mixer_tokens_fwd(const pass *p, const mixer *m, tensor all, tensor q, tensor x, tensor pe)
+/* What asks: learned caption tokens (n,C), the same for all regions, or SAM's mask tokens (N,n,C) of multimask_output. */
+static tensor queries(const mixer *m, const mixer_input *in)
 {
-    int64_t N = q.dim[0], T = q.dim[1], C = q.dim[2], n = (int64_t)m->heads * m->tokens;
+    if (m->rule->masks_ask) return tensor_slice(in->fused, 1, 2, m->masks - 1);
+    tensor rows = m->caption_tokens.v;
+    if (m->rule->per_mask) rows = tensor_slice(rows, 0, m->tokens, (int64_t)m->heads * m->tokens);
+    return tensor_expand(tensor_unsqueeze(rows, 0), 0, in->fused.dim[0]);
+}
+
+/* The tokens of the region that stand behind the queries; absent without a prompt where only the prompt counts. */
+static tensor companions(const mixer *m, const mixer_input *in)
+{
+    return m->rule->raw ? in->sparse : m->rule->fused ? in->fused : in->tokens;
+}
+
+int64_t mixer_token_count(const mixer *m, const mixer_input *in)
+{
+    tensor others = companions(m, in);
+    return queries(m, in).dim[1] + (tensor_given(others) ? others.dim[1] : 0);
+}
+
+void mixer_tokens_fwd(const pass *p, const mixer *m, tensor all, tensor y, const mixer_input *in, tensor pe)
+{
+    tensor first = queries(m, in), others = companions(m, in);
+    int64_t N = all.dim[0], n = first.dim[1];
     size_t mark = arena_mark(p->temp);
-    tensor t = pass_3d(p, N, n + T, C);
-    op_copy(p->d, tensor_slice(t, 1, 0, n), tensor_expand(tensor_unsqueeze(m->caption_tokens.v, 0), 0, N));
-    op_copy(p->d, tensor_slice(t, 1, n, T), q);
-    twoway_fwd(p, &m->transformer, all, x, t, x, pe);
+    tensor t = pass_3d(p, N, all.dim[1], all.dim[2]);
+    op_copy(p->d, tensor_slice(t, 1, 0, n), first);
+    if (tensor_given(others)) op_copy(p->d, tensor_slice(t, 1, n, others.dim[1]), others);
+    twoway_fwd(p, &m->transformer, all, y, t, in->x, pe);
     arena_release(p->temp, mark);
 }
 
-void mixer_fwd(const pass *p, const mixer *m, tensor out, tensor q, tensor x, tensor pe)
+void mixer_fwd(const pass *p, const mixer *m, tensor out, tensor y, const mixer_input *in, tensor pe)
 {
-    int64_t n = (int64_t)m->heads * m->tokens;
     size_t mark = arena_mark(p->temp);
-    tensor all = pass_3d(p, q.dim[0], n + q.dim[1], q.dim[2]);
-    mixer_tokens_fwd(p, m, all, q, x, pe);
-    op_copy(p->d, out, tensor_slice(all, 1, 0, n));
+    tensor all = pass_3d(p, out.dim[0], mixer_token_count(m, in), out.dim[2]);
+    mixer_tokens_fwd(p, m, all, y, in, pe);
+    op_copy(p->d, out, tensor_slice(all, 1, 0, out.dim[1]));
     arena_release(p->temp, mark);
 }

@@ -21,9 +21,6 @@ static bool is_trained(const char *name)
 
 sca_status net_bind(net *n, const model_config *c)
 {
-    if (c->variant != VARIANT_MULTITASK_V2)
-        return status_fail(SCA_ERR_UNSUPPORTED, "the architecture %s is not supported yet, expected %s",
-                           variant_name(c->variant), variant_name(VARIANT_MULTITASK_V2));
     *n = (net){ 0 };
     sca_status status;
     TRY_GOTO(failed, prompt_encoder_bind(&n->params, &n->prompt, &c->sam));
@@ -214,6 +211,7 @@ void model_close(model *m)
 
 const model_config *model_sizes(const model *m) { return &m->sizes; }
 const tokenizer *model_tokenizer(const model *m) { return m->tokenizer; }
+int model_heads(const model *m) { return m->net.mixer.heads; }
 generate_options *model_generation(model *m) { return &m->generation; }
 
 /* ---- memory plan ------------------------------------------------------------------------------------- */

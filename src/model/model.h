@@ -251,20 +251,38 @@ void mask_decoder_masks(const pass *p, const mask_decoder *m, tensor logits, ten
 
 /* ---- feature mixer and projection (mixer.c); model.md 6, 7 ------------------------------------------- */
 
+/* What the variants of model.md 12 do differently; V2 is { task, fused }. */
+typedef struct mixer_rule {
+    bool task;      /* task tokens stand in front */
+    bool fused;     /* the region's tokens are SAM's outputs, not its inputs */
+    bool per_mask;  /* a group of caption tokens, and a caption, for each of the masks of multimask_output */
+    bool masks_ask; /* SAM's mask tokens ask, there are no caption tokens */
+    bool raw;       /* only the prompt's tokens, and the image before SAM's transformer */
+} mixer_rule;
+
 typedef struct mixer {
-    int heads, tokens, task_tokens; /* caption heads, caption tokens of each */
-    param caption_tokens;           /* (heads*tokens, C) */
+    const mixer_rule *rule;
+    int heads, tokens, task_tokens; /* captions of a region, tokens of each; task_tokens 0: none */
+    int masks;
+    param caption_tokens; /* (groups*tokens, C) */
     twoway transformer;
     linear project; /* C -> d */
     param task;     /* (2*task_tokens, d): recognition, caption */
 } mixer;
 
+typedef struct mixer_input {
+    tensor tokens, fused; /* (N,T,C): SAM's tokens before and after its transformer */
+    tensor sparse;        /* (N,n,C), absent without a prompt */
+    tensor x;             /* (N,S,C): image tokens, may repeat over N */
+} mixer_input;
+
 sca_status mixer_bind(param_set *s, mixer *m, const model_config *c);
 void mixer_free(mixer *m);
-/* out (N, heads*tokens, C) of SAM's output tokens q (N,T,C) and image tokens x (N,g*g,C), which are overwritten. */
-void mixer_fwd(const pass *p, const mixer *m, tensor out, tensor q, tensor x, tensor pe);
-/* The same with all token outputs (N, heads*tokens + T, C). */
-void mixer_tokens_fwd(const pass *p, const mixer *m, tensor all, tensor q, tensor x, tensor pe);
+/* out (N, heads*tokens, C); y (N,S,C): the image tokens afterwards, may be in->x when that does not repeat. */
+void mixer_fwd(const pass *p, const mixer *m, tensor out, tensor y, const mixer_input *in, tensor pe);
+/* The same with all token outputs (N, mixer_token_count, C). */
+void mixer_tokens_fwd(const pass *p, const mixer *m, tensor all, tensor y, const mixer_input *in, tensor pe);
+int64_t mixer_token_count(const mixer *m, const mixer_input *in);
 
 /* ---- language model (lm.c); model.md 8 --------------------------------------------------------------- */
 
@@ -338,6 +356,7 @@ sca_status model_open(const config *c, model **out);
 void model_close(model *m);
 const model_config *model_sizes(const model *m);
 const tokenizer *model_tokenizer(const model *m); /* NULL: none, captions are ids */
+int model_heads(const model *m);                  /* captions of a region */
 generate_options *model_generation(model *m);
 void model_generation_from(const config *c, generate_options *o); /* section `generate` of the settings */
 /* As architecture.md 3.12: {"model", "parts": [{"name", "parameters", "trained"}], "total", "trained", "sizes"}. */
@@ -378,7 +397,7 @@ sca_status scene_describe(scene *s, const sca_prompt *regions, int n, const desc
 void region_result_free(region_result *r, int n);
 int scene_mask_side(const scene *s);
 
-/* Teacher forcing: logits (n, L+1, V) float32 of the last L+1 positions for labels ids (n,L), right-padded by any
+/* Teacher forcing: logits (n*heads, L+1, V) float32 of the last L+1 positions for labels ids (n,L), right-padded by any
  * id; captions of the caption task. Caller's memory. */
 sca_status scene_logits(scene *s, const sca_prompt *regions, int n, const int *ids, int L, float *logits);
 

@@ -154,32 +154,38 @@ sca_status decode(const run *r, const scene *s, const group *g, const sca_prompt
     const pass *p = &r->p;
     const sam_config *c = &r->c->sam;
     int64_t S = image_tokens(r->c), C = c->channels, T = 1 + c->masks + g->n;
-    out->q = pass_3d(p, g->N, T, C);
-    out->x = pass_3d(p, g->N, S, C);
+    mixer_input *in = &out->to_mixer;
+    *in = (mixer_input){ .tokens = pass_3d(p, g->N, T, C),
+                         .fused = pass_3d(p, g->N, T, C),
+                         .sparse = tensor_none(),
+                         .x = pass_3d(p, g->N, S, C) };
     out->iou = pass_2d(p, g->N, c->masks);
-    size_t mark = arena_mark(p->temp);
-    tensor tokens = pass_3d(p, g->N, T, C), sparse = tensor_none();
     if (g->n) {
         prompt_token *list = mem_zero((size_t)g->N * (size_t)g->n, sizeof *list);
         if (!list) return mem_fail((size_t)g->N * (size_t)g->n * sizeof *list, "prompt tokens");
         for (int i = 0; i < g->N && prompts; i++)
             write_tokens(s, &prompts[g->member[i]], list + (size_t)i * (size_t)g->n);
-        sparse = pass_3d(p, g->N, g->n, C);
-        prompt_sparse_fwd(p, &r->n->prompt, sparse, list);
+        in->sparse = pass_3d(p, g->N, g->n, C);
+        prompt_sparse_fwd(p, &r->n->prompt, in->sparse, list);
         mem_free(list);
     }
-    mask_decoder_tokens(p, &r->n->decoder, tokens, sparse);
-    twoway_fwd(p, &r->n->decoder.transformer, out->q, out->x, tokens, image_input(r, s, g, prompts, out->x), pe);
-    mask_decoder_iou(p, &r->n->decoder, out->iou, out->q);
-    arena_release(p->temp, mark);
+    mask_decoder_tokens(p, &r->n->decoder, in->tokens, in->sparse);
+    twoway_fwd(p, &r->n->decoder.transformer, in->fused, in->x, in->tokens, image_input(r, s, g, prompts, in->x),
+               pe);
+    mask_decoder_iou(p, &r->n->decoder, out->iou, in->fused);
     return SCA_OK;
 }
 
-/* soft (N*heads, tokens, d): the caption tokens in the language model's space. */
-static void mix(const run *r, const decoded *in, tensor pe, tensor mixed, tensor soft)
+/* mixed (N, heads*tokens, C), soft (N*heads, tokens, d): the caption tokens, and the same in the language model's space.
+ * Overwrites the decoder's image tokens. */
+static void mix(const run *r, const scene *s, const group *g, const sca_prompt *prompts, const decoded *from,
+                tensor pe, tensor mixed, tensor soft)
 {
     const mixer *m = &r->n->mixer;
-    mixer_fwd(&r->p, m, mixed, in->q, in->x, pe);
+    mixer_input in = from->to_mixer;
+    tensor y = in.x;
+    if (m->rule->raw) in.x = image_input(r, s, g, prompts, y);
+    mixer_fwd(&r->p, m, mixed, y, &in, pe);
     int64_t rows = mixed.dim[0] * mixed.dim[1];
     linear_fwd(&r->p, &m->project, tensor_reshape2(soft, rows, soft.dim[2]),
                tensor_reshape2(mixed, rows, mixed.dim[2]), ACT_NONE, tensor_none());
@@ -240,7 +246,7 @@ static sca_status masks_run(const run *r, const scene *s, const group *g, const 
     tensor logits = tensor_none();
     if (o->masks || o->keep) {
         logits = pass_4d(p, g->N, masks, side, side);
-        mask_decoder_masks(p, &r->n->decoder, logits, in->q, in->x);
+        mask_decoder_masks(p, &r->n->decoder, logits, in->to_mixer.fused, in->to_mixer.x);
     }
     TRY_GOTO(done, read_iou(r, in->iou, &iou));
     for (int i = 0; i < g->N; i++) {
@@ -275,7 +281,7 @@ done:
 static int sequences_at_once(const model *m)
 {
     const lm_config *c = &m->sizes.lm;
-    size_t positions = (size_t)(m->sizes.task_tokens + m->sizes.caption_tokens + m->generation.max_tokens);
+    size_t positions = (size_t)(m->plan.mixer.task_tokens + m->plan.mixer.tokens + m->generation.max_tokens);
     size_t bytes = 2 * (size_t)c->layers * (size_t)c->kv_heads * (size_t)c->head * positions * sizeof(float) *
                    (size_t)m->generation.beams;
     size_t fit = bytes ? (size_t)LM_CACHE_BYTES / bytes : 1;
@@ -284,7 +290,8 @@ static int sequences_at_once(const model *m)
 
 static tensor task_rows(const run *r, bool recognition)
 {
-    int64_t t = r->c->task_tokens;
+    int64_t t = r->n->mixer.task_tokens;
+    if (t == 0) return tensor_none();
     return tensor_slice(r->n->mixer.task.v, 0, recognition ? 0 : t, t);
 }
 
@@ -321,7 +328,7 @@ static sca_status texts_run(const run *r, model *m, tensor soft, const describe_
 static sca_status keep_prefix(const run *r, const group *g, const describe_options *o, tensor mixed, tensor soft,
                               region_result *results)
 {
-    int64_t heads = r->c->caption_heads, q = r->c->caption_tokens, t = r->c->task_tokens, C = r->c->sam.channels,
+    int64_t heads = r->n->mixer.heads, q = r->n->mixer.tokens, t = r->n->mixer.task_tokens, C = r->c->sam.channels,
             d = r->c->lm.width;
     for (int i = 0; i < g->N; i++) {
         region_result *out = &results[g->member[i]];
@@ -331,7 +338,7 @@ static sca_status keep_prefix(const run *r, const group *g, const describe_optio
         TRY(dev_get_f32(r->p.d, out->mixed, tensor_at(mixed, i)));
         for (int64_t h = 0; h < heads; h++) {
             float *to = out->prefix + h * (t + q) * d;
-            TRY(dev_get_f32(r->p.d, to, task_rows(r, o->recognition)));
+            if (t) TRY(dev_get_f32(r->p.d, to, task_rows(r, o->recognition)));
             TRY(dev_get_f32(r->p.d, to + t * d, tensor_at(soft, i * heads + h)));
         }
     }
@@ -341,7 +348,7 @@ static sca_status keep_prefix(const run *r, const group *g, const describe_optio
 /* Hands the texts over to the regions of the group. */
 static sca_status give_texts(const model *m, const group *g, generated *texts, region_result *results)
 {
-    int heads = m->sizes.caption_heads;
+    int heads = m->plan.mixer.heads;
     for (int i = 0; i < g->N; i++) {
         region_result *out = &results[g->member[i]];
         out->text = mem_zero((size_t)heads, sizeof *out->text);
@@ -357,17 +364,18 @@ static sca_status give_texts(const model *m, const group *g, generated *texts, r
     return SCA_OK;
 }
 
-static sca_status captions_run(const run *r, model *m, const group *g, const decoded *in, tensor pe,
-                               const describe_options *o, region_result *results)
+static sca_status captions_run(const run *r, const scene *s, const group *g, const sca_prompt *prompts,
+                               const decoded *in, tensor pe, const describe_options *o, region_result *results)
 {
     const model_config *c = r->c;
-    int64_t heads = c->caption_heads, q = c->caption_tokens, n = g->N * heads;
+    model *m = s->m;
+    int64_t heads = r->n->mixer.heads, q = r->n->mixer.tokens, n = g->N * heads;
     size_t mark = arena_mark(r->p.temp);
     generated *texts = mem_zero((size_t)n, sizeof *texts);
     if (!texts) return mem_fail((size_t)n * sizeof *texts, "captions");
     sca_status status = SCA_OK;
     tensor mixed = pass_3d(&r->p, g->N, heads * q, c->sam.channels), soft = pass_3d(&r->p, n, q, c->lm.width);
-    mix(r, in, pe, mixed, soft);
+    mix(r, s, g, prompts, in, pe, mixed, soft);
     if (results && o->keep) TRY_GOTO(done, keep_prefix(r, g, o, mixed, soft, results));
     TRY_GOTO(done, texts_run(r, m, soft, o, texts));
     if (results) {
@@ -391,7 +399,7 @@ static sca_status group_run(const run *r, const scene *s, const group *g, const 
     sca_status status;
     TRY_GOTO(done, decode(r, s, g, prompts, pe, &between));
     TRY_GOTO(done, masks_run(r, s, g, &between, o, results));
-    if (o->captions) TRY_GOTO(done, captions_run(r, s->m, g, &between, pe, o, results));
+    if (o->captions) TRY_GOTO(done, captions_run(r, s, g, prompts, &between, pe, o, results));
     status = dev_check(r->p.d);
 done:
     arena_release(r->p.temp, mark);
@@ -483,13 +491,14 @@ void region_result_free(region_result *r, int n)
 
 /* ---- teacher forcing --------------------------------------------------------------------------------- */
 
-/* out NULL: a plan. logits (N,L+1,V) of the last L+1 positions. */
+/* One region, all of its heads. out NULL: a plan. logits (heads,L+1,V) of the last L+1 positions. */
 static sca_status teach_run(const run *r, const scene *s, const group *g, const sca_prompt *prompts, tensor pe,
                             const int32_t *ids, int64_t L, float *out)
 {
     const pass *p = &r->p;
     const lm *m = &r->n->lm;
-    int64_t t = r->c->task_tokens, q = r->c->caption_tokens, d = r->c->lm.width, T = t + q + L, N = g->N;
+    const mixer *x = &r->n->mixer;
+    int64_t t = x->task_tokens, q = x->tokens, d = r->c->lm.width, T = t + q + L, N = x->heads;
     size_t mark = arena_mark(p->temp);
     decoded between;
     int32_t *own = mem_zero((size_t)(N * T), sizeof *own);
@@ -497,16 +506,16 @@ static sca_status teach_run(const run *r, const scene *s, const group *g, const 
     for (int64_t i = 0; i < N * T; i++) own[i] = (int32_t)(i / T);
     sca_status status;
     TRY_GOTO(done, decode(r, s, g, prompts, pe, &between));
-    tensor mixed = pass_3d(p, N, q, r->c->sam.channels), soft = pass_3d(p, N, q, d), h = pass_3d(p, N, T, d);
-    mix(r, &between, pe, mixed, soft);
-    tensor list = pass_ids(p, N * L), text = pass_2d(p, N * L, d), logits = pass_2d(p, N * (L + 1), r->c->lm.vocab);
+    tensor mixed = pass_3d(p, 1, N * q, r->c->sam.channels), soft = pass_3d(p, N, q, d), h = pass_3d(p, N, T, d);
+    mix(r, s, g, prompts, &between, pe, mixed, soft);
+    tensor list = pass_ids(p, L), text = pass_2d(p, L, d), logits = pass_2d(p, N * (L + 1), r->c->lm.vocab);
     tensor index = arena_tensor(p->temp, DT_I32, 2, (int64_t[]){ N, T }), last = pass_3d(p, N, L + 1, d);
-    if (ids) dev_put(p->d, list, ids, (size_t)(N * L) * sizeof *ids);
+    if (ids) dev_put(p->d, list, ids, (size_t)L * sizeof *ids);
     dev_put(p->d, index, own, (size_t)(N * T) * sizeof *own);
     lm_embed(p, m, text, list);
-    op_copy(p->d, tensor_slice(h, 1, 0, t), tensor_expand(tensor_unsqueeze(task_rows(r, false), 0), 0, N));
+    if (t) op_copy(p->d, tensor_slice(h, 1, 0, t), tensor_expand(tensor_unsqueeze(task_rows(r, false), 0), 0, N));
     op_copy(p->d, tensor_slice(h, 1, t, q), soft);
-    op_copy(p->d, tensor_slice(h, 1, t + q, L), tensor_reshape3(text, N, L, d));
+    op_copy(p->d, tensor_slice(h, 1, t + q, L), tensor_expand(tensor_unsqueeze(text, 0), 0, N));
     lm_cache cache = lm_cache_new(p, m, N, T);
     lm_fwd(p, m, h, 0, &cache, 1, index);
     op_copy(p->d, last, tensor_slice(h, 1, T - L - 1, L + 1));
@@ -522,7 +531,7 @@ done:
 sca_status scene_logits(scene *s, const sca_prompt *regions, int n, const int *ids, int L, float *logits)
 {
     model *m = s->m;
-    int64_t rows = (int64_t)(L + 1) * m->sizes.lm.vocab;
+    int64_t rows = (int64_t)m->plan.mixer.heads * (L + 1) * m->sizes.lm.vocab;
     TRY(check_prompts(regions, n));
     for (int i = 0; i < n; i++) { /* one region at a time: only tests and scores of given texts come here */
         group g = { .N = 1, .n = sparse_count(&regions[i]), .masked = regions[i].mask != NULL, .member = { i } };
