@@ -1,0 +1,10 @@
+/* comm.h - private to train/: what the ways to talk share. */
+#ifndef COMM_H
+#define COMM_H
+
+#include "train/train.h"
+
+/* Starts MPI and sets rank, size, kind and impl (comm_mpi.c, built where MPI was found). */
+sca_status comm_mpi_open(comm *c);
+
+#endif
