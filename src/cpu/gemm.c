@@ -14,6 +14,7 @@ enum {
     MC = 96,         /* rows of a block: divided by every tile height; 150 KiB of A */
     MC_ROWS = 192,   /* the same when B must be rearranged for every block */
     NC = 512,        /* columns of a block: 192 KiB of sums */
+    ROW_PANELS = 4,  /* panels that one row meets at once */
     FEW_ROWS = 24,   /* up to here the panels are streamed */
     A_PAD = 16,      /* keeps rows of the copy of A off each other's cache sets */
     PANEL_ROUND = 32 /* the widest panel: sizes then do not depend on the instruction set */
@@ -126,7 +127,7 @@ static void finish(const gemm_job *j, int64_t batch, int64_t m0, int64_t rows, i
     j->kernels->finish(rows, cols, c, y, j->ldy, j->bias ? j->bias + n0 : NULL, r, j->ldr, j->alpha, j->act);
 }
 
-/* A task streams some panels against all rows. */
+/* A task streams some panels against all rows; against one row several at once. */
 static void few_rows_task(void *context, int64_t task, int thread)
 {
     const plan *p = context;
@@ -136,12 +137,17 @@ static void few_rows_task(void *context, int64_t task, int thread)
     int64_t nr = k->nr, panels = ceil_div(j->N, nr);
     int64_t from = task * p->panels_per_task, to = min64(panels, from + p->panels_per_task);
     size_t size = dtype_bytes(j->b_type);
-    for (int64_t n = from; n < to; n++) {
+    for (int64_t n = from, count = 1; n < to; n += count) {
         const char *b = (const char *)j->b + (size_t)(n * j->K * nr) * size;
-        for (int64_t k0 = 0; k0 < j->K; k0 += KC)
-            panel_tiles(k, j->M, min64(KC, j->K - k0), j->a + k0, j->lda, b + (size_t)(k0 * nr) * size, j->b_type,
-                        sums, k0 > 0);
-        finish(j, 0, 0, j->M, n * nr, sums);
+        if (j->M == 1) {
+            count = min64(ROW_PANELS, to - n);
+            k->row((int)count, j->K, j->a, b, j->b_type, sums);
+        } else {
+            for (int64_t k0 = 0; k0 < j->K; k0 += KC)
+                panel_tiles(k, j->M, min64(KC, j->K - k0), j->a + k0, j->lda, b + (size_t)(k0 * nr) * size,
+                            j->b_type, sums, k0 > 0);
+        }
+        for (int64_t i = 0; i < count; i++) finish(j, 0, 0, j->M, (n + i) * nr, sums + i * nr);
     }
 }
 

@@ -30,6 +30,8 @@ typedef struct cpu_kernels {
                       bool add);
     void (*tile_f16)(int rows, int64_t K, const float *a, int64_t lda, const uint16_t *b, float *c, int64_t ldc,
                      bool add);
+    /* One row against 1 to 4 panels [K][nr] that follow each other: c[panel][nr] = the same chains as `tile` makes */
+    void (*row)(int panels, int64_t K, const float *a, const void *b, dtype type, float *c);
     /* y[i ldy + n] = act(alpha c[i nr + n] + bias[n]) + r[i ldr + n] for n < cols <= nr; bias and r may be NULL */
     void (*finish)(int64_t rows, int64_t cols, const float *c, float *y, int64_t ldy, const float *bias,
                    const float *r, int64_t ldr, float alpha, activation act);
