@@ -376,7 +376,7 @@ static sca_status start(meteor_aligner *a)
 
 static sca_status search(meteor_aligner *a)
 {
-    size_t best[BEAM], words = used_words(a);
+    size_t best[BEAM] = { 0 }, words = used_words(a);
     a->n_links = 0;
     TRY(start(a));
     for (size_t cur = 0; cur <= a->r.n; cur++) {

@@ -81,7 +81,7 @@ static sca_status pass(meteor_words *w, size_t *n, class_fn *before, int32_t c, 
         bool match = i + 2 < *n && before(w->code[i]) && w->code[i + 1] == c && after(w->code[i + 2]);
         w->spare[out++] = w->code[i++];
         if (!match) continue;
-        for (const char *p = with; *p; p++) w->spare[out++] = *p;
+        for (const char *p = with; *p; p++) w->spare[out++] = (unsigned char)*p;
         w->spare[out++] = w->code[i + 1];
         i += 2;
     }

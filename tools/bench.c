@@ -237,7 +237,7 @@ static sca_status mix(bench *b, int n)
     size_t mark = arena_mark(r.p.temp);
     sca_status status = decode(&r, b->photo, &g, b->prompts, b->m->pe, &out);
     tensor mixed = pass_3d(&r.p, n, (int64_t)c->caption_tokens * c->caption_heads, c->sam.channels);
-    if (status == SCA_OK) mixer_fwd(&r.p, &r.n->mixer, mixed, out.q, out.x, b->m->pe);
+    if (status == SCA_OK) mixer_fwd(&r.p, &r.n->mixer, mixed, out.to_mixer.x, &out.to_mixer, b->m->pe);
     arena_release(r.p.temp, mark);
     return status == SCA_OK ? dev_check(b->m->d) : status;
 }
