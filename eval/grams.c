@@ -14,7 +14,7 @@ typedef struct gram_slot {
 
 typedef struct counter {
     grams *g;
-    vocab words;
+    lexicon words;
     gram_slot *slots;
     size_t n_slots;
     int32_t *id; /* the words of the caption at hand */
@@ -71,7 +71,7 @@ static sca_status caption_words(counter *c, const char *text, size_t *n)
             if (!id) return mem_fail(cap * sizeof *id, "caption");
             c->id = id, c->cap_id = cap;
         }
-        TRY(vocab_add(&c->words, text, bytes, &c->id[*n]));
+        TRY(lexicon_add(&c->words, text, bytes, &c->id[*n]));
     }
     return SCA_OK;
 }
@@ -158,7 +158,7 @@ sca_status grams_open(const eval_item *items, size_t n, grams **out)
     if (!g) return mem_fail(sizeof *g, "n-grams");
     counter c = { .g = g };
     sca_status status = grams_count(&c, items, n);
-    vocab_free(&c.words);
+    lexicon_free(&c.words);
     mem_free(c.slots);
     mem_free(c.id);
     if (status == SCA_OK)

@@ -17,7 +17,7 @@ typedef struct tree_slot {
 } tree_slot; /* node 0: free */
 
 typedef struct maker {
-    vocab words[N_LISTS];
+    lexicon words[N_LISTS];
     uint32_t *rank[N_LISTS]; /* per word: its place in the sorted list */
     uint32_t *sorted[N_LISTS];
     str synset, synset_first; /* u32, by word in the order of the file */
@@ -85,7 +85,7 @@ static sca_status function_line(maker *m, char *line, size_t number)
 {
     (void)number;
     int32_t id;
-    return *line ? vocab_add(&m->words[LIST_FUNCTION], line, strlen(line), &id) : SCA_OK;
+    return *line ? lexicon_add(&m->words[LIST_FUNCTION], line, strlen(line), &id) : SCA_OK;
 }
 
 static sca_status prefix_line(maker *m, char *line, size_t number)
@@ -95,19 +95,19 @@ static sca_status prefix_line(maker *m, char *line, size_t number)
     if (*line == '#' || !*line) return SCA_OK;
     size_t length = strcspn(line, " \t");
     bool numeric = strstr(line + length, "#NUMERIC_ONLY#") != NULL;
-    return vocab_add(&m->words[numeric ? LIST_NUMERIC : LIST_PREFIX], line, length, &id);
+    return lexicon_add(&m->words[numeric ? LIST_NUMERIC : LIST_PREFIX], line, length, &id);
 }
 
 /* Two lines per word: the word, its synsets. */
 static sca_status synset_line(maker *m, char *line, size_t number)
 {
-    vocab *v = &m->words[LIST_SYNSET];
+    lexicon *v = &m->words[LIST_SYNSET];
     int32_t id;
     if (number % 2 == 0) {
-        if (vocab_find(v, line, strlen(line)) >= 0)
+        if (lexicon_find(v, line, strlen(line)) >= 0)
             return status_fail(SCA_ERR_FORMAT, "%s line %zu: '%s' occurs twice, expected once", m->path, number + 1,
                                line);
-        TRY(vocab_add(v, line, strlen(line), &id));
+        TRY(lexicon_add(v, line, strlen(line), &id));
         return put_number(&m->synset_first, (uint32_t)n_numbers(&m->synset));
     }
     for (char *p; (p = next_word(&line));) {
@@ -128,9 +128,9 @@ static sca_status form_line(maker *m, char *line, size_t number)
         str_put(&m->base, line);
         return m->base.failed ? mem_fail(strlen(line), "METEOR data") : SCA_OK;
     }
-    int32_t form, base = vocab_find(&m->words[LIST_SYNSET], str_text(&m->base), m->base.bytes);
+    int32_t form, base = lexicon_find(&m->words[LIST_SYNSET], str_text(&m->base), m->base.bytes);
     for (char *p; (p = next_word(&line));) {
-        TRY(vocab_add(&m->words[LIST_FORM], p, strlen(p), &form));
+        TRY(lexicon_add(&m->words[LIST_FORM], p, strlen(p), &form));
         TRY(put_number(&m->form, (uint32_t)form));
         TRY(put_number(&m->form_base, (uint32_t)base)); /* -1: known, but without synsets */
     }
@@ -193,13 +193,13 @@ static sca_status phrase_length(const maker *m, int n)
 /* Three lines per entry: probability (not used), phrase A, phrase B. */
 static sca_status phrase_line(maker *m, char *line)
 {
-    vocab *v = &m->words[LIST_PHRASE];
+    lexicon *v = &m->words[LIST_PHRASE];
     int32_t id, node = 0;
     int n = 0;
     size_t part = m->n_lines++ % 3;
     if (part == 0) return SCA_OK;
     for (char *p; (p = next_word(&line)); n++) {
-        TRY(vocab_add(v, p, strlen(p), &id));
+        TRY(lexicon_add(v, p, strlen(p), &id));
         if (part == 2)
             TRY(put_number(&m->entry_ids, (uint32_t)id));
         else
@@ -520,7 +520,7 @@ static sca_status put_all(maker *m)
 static void maker_free(maker *m)
 {
     for (int i = 0; i < N_LISTS; i++) {
-        vocab_free(&m->words[i]);
+        lexicon_free(&m->words[i]);
         mem_free(m->rank[i]);
         mem_free(m->sorted[i]);
     }

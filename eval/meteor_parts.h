@@ -83,7 +83,7 @@ typedef struct word_facts {
 typedef struct meteor_words {
     const meteor_data *data;
     struct sb_stemmer *stemmer;
-    vocab words, stems;
+    lexicon words, stems;
     word_facts *facts;
     size_t n_facts, cap_facts;
     uint32_t *synsets;

@@ -337,7 +337,7 @@ static sca_status facts_fill(meteor_words *w, const char *word, word_facts *f)
     size_t bytes = strlen(word);
     const sb_symbol *stem = sb_stemmer_stem(w->stemmer, (const sb_symbol *)word, (int)bytes);
     if (!stem) return mem_fail(bytes, "stem");
-    TRY(vocab_add(&w->stems, (const char *)stem, (size_t)sb_stemmer_length(w->stemmer), &f->stem));
+    TRY(lexicon_add(&w->stems, (const char *)stem, (size_t)sb_stemmer_length(w->stemmer), &f->stem));
     TRY(meteor_synsets(w, word, &f->synset, &f->n_synsets));
     for (uint32_t i = 0; i < f->n_synsets; i++) {
         uint32_t hash = w->synsets[f->synset + i] * 0x9E3779B1u;
@@ -365,7 +365,7 @@ static sca_status facts_add(meteor_words *w)
 
 sca_status meteor_word(meteor_words *w, const char *word, size_t bytes, int32_t *id)
 {
-    TRY(vocab_add(&w->words, word, bytes, id));
+    TRY(lexicon_add(&w->words, word, bytes, id));
     while (w->n_facts <= (size_t)*id) TRY(facts_add(w)); /* more than one after a failure */
     return SCA_OK;
 }
@@ -380,8 +380,8 @@ sca_status meteor_words_open(const meteor_data *data, meteor_words *out)
 void meteor_words_close(meteor_words *w)
 {
     sb_stemmer_delete(w->stemmer);
-    vocab_free(&w->words);
-    vocab_free(&w->stems);
+    lexicon_free(&w->words);
+    lexicon_free(&w->stems);
     mem_free(w->facts);
     mem_free(w->synsets);
     mem_free(w->code);

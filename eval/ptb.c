@@ -494,15 +494,15 @@ typedef struct line_out {
     bool filter;
 } line_out;
 
-/* Puts p->token at the end of the open line. */
-static void line_token(const ptb *p, line_out *o)
+/* Puts p->token[from..to) at the end of the open line. */
+static void line_part(const ptb *p, line_out *o, size_t from, size_t to)
 {
     str *pool = &o->lines->pool;
     size_t before = pool->bytes;
-    if (!p->n_token) return;
+    if (from == to) return;
     if (before > o->start) str_putc(pool, ' ');
     size_t at = pool->bytes;
-    for (size_t i = 0; i < p->n_token; i++) {
+    for (size_t i = from; i < to; i++) {
         char utf8[4];
         bool dotted = p->token[i] == 0x130; /* i and a combining dot */
         str_put_bytes(pool, utf8, utf8_put(dotted ? 'i' : lower(p, i), utf8));
@@ -518,6 +518,23 @@ static sca_status line_end(line_out *o)
     return SCA_OK;
 }
 
+/* Puts p->token out. A line break inside (of a quoted value in markup) ends the line there: the reference prints the
+ * token as it is, and what reads its output splits it; blanks at the end of a line are dropped then. */
+static sca_status line_token(const ptb *p, line_out *o)
+{
+    size_t from = 0;
+    for (size_t i = 0; i < p->n_token; i++) {
+        if (p->token[i] != '\n') continue;
+        size_t to = i;
+        while (to > from && (p->token[to - 1] == 0xA0 || p->token[to - 1] == '\t')) to--;
+        line_part(p, o, from, to);
+        TRY(line_end(o));
+        from = i + 1;
+    }
+    line_part(p, o, from, p->n_token);
+    return SCA_OK;
+}
+
 /* One lexer match: its token or tokens go out; *next is where lexing goes on. */
 static sca_status token_write(ptb *p, const ptb_rule *rule, size_t at, size_t length, line_out *o, size_t *next)
 {
@@ -529,15 +546,15 @@ static sca_status token_write(ptb *p, const ptb_rule *rule, size_t at, size_t le
         *next = end;
         p->n_token = 0;
         TRY(token_text(p, "..."));
-        line_token(p, o);
+        TRY(line_token(p, o));
         p->n_token = 1;
-        return line_token(p, o), SCA_OK;
+        return line_token(p, o);
     }
     if (rule->act == SPLIT) end -= rule->tail;
     if (rule->act == ACRONYM && length == 2) end--;
     TRY(token_units(p, at, end));
     TRY(token_act(p, rule));
-    line_token(p, o);
+    TRY(line_token(p, o));
     if (rule->act == SPLIT) *next = end;
     if (rule->act == ACRONYM || rule->act == REREAD) *next = at + length - 1;
     return SCA_OK;

@@ -16,12 +16,12 @@ typedef struct document {
 
 struct tags {
     char *path;
-    vocab words;
+    lexicon words;
     tagged *tokens;
     size_t n_tokens, cap_tokens;
     document *documents;
     size_t n_documents, cap_documents;
-    vocab texts; /* of the headers; text i is document text_document[i] */
+    lexicon texts; /* of the headers; text i is document text_document[i] */
     size_t *text_document, cap_texts;
     float *vectors;      /* rows of `width` */
     int32_t *vector_row; /* per word: row, or -1 */
@@ -62,7 +62,7 @@ static sca_status header_line(tags *t, const char *text, size_t bytes, size_t li
                            "%s line %zu: '# text' inside of a text; end the text before with an empty line",
                            t->path, line);
     size_t before = t->texts.words.count;
-    TRY(vocab_add(&t->texts, text, bytes, &id));
+    TRY(lexicon_add(&t->texts, text, bytes, &id));
     if (t->texts.words.count > before) {
         TRY(grow(&t->text_document, sizeof *t->text_document, before + 1, &t->cap_texts));
         t->text_document[id] = t->n_documents;
@@ -84,7 +84,7 @@ static sca_status token_line(tags *t, const char *text, size_t bytes, size_t lin
     if (!noun && !verb) return SCA_OK;
     TRY(grow(&t->tokens, sizeof *t->tokens, t->n_tokens + 1, &t->cap_tokens));
     tagged *token = &t->tokens[t->n_tokens];
-    TRY(vocab_add(&t->words, text, (size_t)(tab - text), &token->word));
+    TRY(lexicon_add(&t->words, text, (size_t)(tab - text), &token->word));
     token->class = noun ? NOUN : VERB;
     t->n_tokens++;
     t->documents[t->n_documents - 1].n++;
@@ -120,7 +120,7 @@ static sca_status vector_line(tags *t, const char *text, size_t bytes, size_t li
     if (n == 0 || n != t->width)
         return status_fail(SCA_ERR_FORMAT, "%s line %zu: a vector of %zu numbers, expected %zu", t->path, line, n,
                            t->width ? t->width : 1);
-    TRY(vocab_add(&t->words, text, (size_t)(tab - text), &word));
+    TRY(lexicon_add(&t->words, text, (size_t)(tab - text), &word));
     size_t cap = t->cap_rows;
     TRY(grow(&t->vector_row, sizeof *t->vector_row, (size_t)word + 1, &t->cap_rows));
     for (; cap < t->cap_rows; cap++) t->vector_row[cap] = -1;
@@ -177,8 +177,8 @@ void tags_close(tags *t)
 {
     if (!t) return;
     mem_free(t->path);
-    vocab_free(&t->words);
-    vocab_free(&t->texts);
+    lexicon_free(&t->words);
+    lexicon_free(&t->texts);
     mem_free(t->tokens);
     mem_free(t->documents);
     mem_free(t->text_document);
@@ -195,7 +195,7 @@ static sca_status find_text(const tags *t, str *text, document *out)
     for (size_t i = 0; i < text->bytes; i++)
         if (text->data[i] == '\n' || text->data[i] == '\r') text->data[i] = ' ';
     if (text->failed) return mem_fail(text->bytes, "caption");
-    int32_t id = vocab_find(&t->texts, str_text(text), text->bytes);
+    int32_t id = lexicon_find(&t->texts, str_text(text), text->bytes);
     if (id < 0)
         return status_fail(SCA_ERR_FORMAT,
                            "%s: no text '%.200s'; tag every candidate, and the references of each item "

@@ -9,7 +9,7 @@ typedef struct tokens {
 } tokens;
 
 typedef struct rouge {
-    vocab words;
+    lexicon words;
     tokens hyp, ref;
     uint32_t *row; /* of the longest common subsequence */
     size_t cap_row;
@@ -27,7 +27,7 @@ static sca_status split(rouge *s, const char *text, tokens *t)
             if (!id) return mem_fail(cap * sizeof *id, "caption");
             t->id = id, t->cap = cap;
         }
-        TRY(vocab_add(&s->words, p, bytes, &t->id[t->n++]));
+        TRY(lexicon_add(&s->words, p, bytes, &t->id[t->n++]));
         if (!p[bytes]) return SCA_OK;
         p += bytes + 1;
     }
@@ -84,7 +84,7 @@ sca_status rouge_score(const eval_item *items, size_t n, double *mean, double *p
         sum += score;
     }
     *mean = n ? sum / (double)n : 0;
-    vocab_free(&s.words);
+    lexicon_free(&s.words);
     mem_free(s.hyp.id);
     mem_free(s.ref.id);
     mem_free(s.row);

@@ -16,7 +16,7 @@ struct score_set {
     texts hyps, refs;
     score_record *records;
     size_t n, cap;
-    vocab keys; /* of ids: record i has key i */
+    lexicon keys; /* of ids: record i has key i */
     size_t skipped;
     ptb_version tokenizer;
 };

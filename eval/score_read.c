@@ -22,7 +22,7 @@ void score_set_close(score_set *s)
     mem_free(s->records);
     texts_free(&s->hyps);
     texts_free(&s->refs);
-    vocab_free(&s->keys);
+    lexicon_free(&s->keys);
     mem_free(s);
 }
 
@@ -66,7 +66,7 @@ sca_status score_set_add(score_set *s, json_t *id, const char *hyp, const char *
     if (status == SCA_OK) status = record_room(s);
     if (status == SCA_OK) status = texts_add(&s->hyps, hyp, strlen(hyp));
     for (size_t i = 0; i < n_refs && status == SCA_OK; i++) status = texts_add(&s->refs, refs[i], strlen(refs[i]));
-    if (status == SCA_OK) status = vocab_add(&s->keys, str_text(&key), key.bytes, &at);
+    if (status == SCA_OK) status = lexicon_add(&s->keys, str_text(&key), key.bytes, &at);
     str_free(&key);
     TRY(status);
     if ((size_t)at < s->n)
@@ -134,7 +134,7 @@ typedef struct reader {
     str key, unfit, several; /* the first record whose scores do not fit, the first with several candidates */
     size_t n_replaced, n_several;
     /* COCO */
-    vocab images; /* keys of ids */
+    lexicon images; /* keys of ids */
     struct image *image;
     size_t n_images, cap_images;
     struct annotation *annotations;
@@ -179,7 +179,7 @@ static void reader_free(reader *r)
     mem_free(r->image);
     mem_free(r->annotations);
     mem_free(r->order);
-    vocab_free(&r->images);
+    lexicon_free(&r->images);
     texts_free(&r->captions);
     texts_free(&r->results);
 }
@@ -252,7 +252,7 @@ static sca_status add_record(reader *r, json_t *record, int64_t index, const jso
     r->n_replaced += status == SCA_OK && r->set->n == before;
     if (status == SCA_OK && json_array_size(hyps) > 1) {
         TRY_GOTO(done, score_key(id, r->o->results, &r->key));
-        r->set->records[vocab_find(&r->set->keys, str_text(&r->key), r->key.bytes)].several = true;
+        r->set->records[lexicon_find(&r->set->keys, str_text(&r->key), r->key.bytes)].several = true;
     }
 done:
     mem_free(text);
@@ -299,7 +299,7 @@ static sca_status drop_several(reader *r)
     }
     s->skipped += s->n - kept;
     s->n = kept;
-    vocab_free(&s->keys); /* nothing is added any more */
+    lexicon_free(&s->keys); /* nothing is added any more */
     return SCA_OK;
 }
 
@@ -310,7 +310,7 @@ static sca_status drop_several(reader *r)
 static sca_status image_of(reader *r, json_t *id, const char *file, int32_t *at)
 {
     TRY(score_key(id, file, &r->key));
-    TRY(vocab_add(&r->images, str_text(&r->key), r->key.bytes, at));
+    TRY(lexicon_add(&r->images, str_text(&r->key), r->key.bytes, at));
     if ((size_t)*at < r->n_images) return SCA_OK;
     TRY(room(&r->image, sizeof *r->image, r->n_images, &r->cap_images));
     r->image[r->n_images++] = (image){ .id = json_incref(id) };
@@ -358,7 +358,7 @@ static sca_status result_record(reader *r, int64_t index, json_t *record)
         return status_fail(SCA_ERR_FORMAT, "record %lld: expected 'image_id' and 'caption'", (long long)index);
     }
     TRY(score_key(id, r->o->results, &r->key));
-    int32_t at = vocab_find(&r->images, str_text(&r->key), r->key.bytes);
+    int32_t at = lexicon_find(&r->images, str_text(&r->key), r->key.bytes);
     if (at < 0 || !r->image[at].listed) return count_fault(&r->n_unknown, &r->unknown, &r->key), SCA_OK;
     if (r->image[at].result) return count_fault(&r->n_second, &r->second, &r->key), SCA_OK;
     if (!r->image[at].n) return count_fault(&r->n_bare, &r->bare, &r->key), SCA_OK;

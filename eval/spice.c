@@ -19,7 +19,7 @@ static sca_status grow(void *array, size_t size, size_t wanted, size_t *cap)
 
 void spice_free(spice *s)
 {
-    vocab_free(&s->known);
+    lexicon_free(&s->known);
     mem_free(s->concepts);
     mem_free(s->lasting);
     mem_free(s->pool);
@@ -79,7 +79,7 @@ static sca_status concept_make(spice *s, const char *text, concept *c)
     *c = (concept){ .words = s->n_lasting };
     for (const char *p = text;;) {
         size_t bytes = strcspn(p, split);
-        TRY(vocab_add(&s->words->stems, p, bytes, &id)); /* any numbering of texts will do */
+        TRY(lexicon_add(&s->words->stems, p, bytes, &id)); /* any numbering of texts will do */
         TRY(lasting_insert(s, c->words, (uint32_t)id));
         if (!p[bytes]) break;
         p += bytes + 1;
@@ -109,7 +109,7 @@ static sca_status pool_put(spice *s, const uint32_t *from, size_t n, size_t *at)
 static sca_status concept_of(spice *s, const char *text, concept *c)
 {
     int32_t id;
-    TRY(vocab_add(&s->known, text, strlen(text), &id));
+    TRY(lexicon_add(&s->known, text, strlen(text), &id));
     if ((size_t)id == s->n_concepts) {
         TRY(grow(&s->concepts, sizeof *s->concepts, s->n_concepts + 1, &s->cap_concepts));
         TRY(concept_make(s, text, &s->concepts[s->n_concepts]));

@@ -30,7 +30,7 @@ typedef struct spice_graph {
 
 typedef struct spice {
     meteor_words *words;
-    vocab known;       /* texts whose concept is known */
+    lexicon known;     /* texts whose concept is known */
     concept *concepts; /* per known text, in the lasting part of the pool */
     size_t n_concepts, cap_concepts;
     uint32_t *lasting, *pool; /* concepts of texts; of graphs */

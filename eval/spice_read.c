@@ -16,7 +16,7 @@ extern char **environ;
 
 typedef struct tuple_file {
     const char *path;
-    vocab captions;
+    lexicon captions;
     spice_tuples *tuples; /* per caption */
     size_t cap_captions;
     spice_tuple *tuple; /* of all captions; parts are numbers into `parts` until the file is read */
@@ -29,7 +29,7 @@ typedef struct tuple_file {
 
 static void tuple_file_free(tuple_file *f)
 {
-    vocab_free(&f->captions);
+    lexicon_free(&f->captions);
     mem_free(f->tuples);
     mem_free(f->tuple);
     mem_free(f->part);
@@ -81,7 +81,7 @@ static sca_status tuple_item(void *user, const char *key, int64_t index, json_t 
         return status_fail(SCA_ERR_FORMAT, "element %lld: expected an object with 'caption' and 'tuples'",
                            (long long)index);
     size_t before = f->captions.words.count;
-    TRY(vocab_add(&f->captions, caption, strlen(caption), &id));
+    TRY(lexicon_add(&f->captions, caption, strlen(caption), &id));
     if (f->captions.words.count == before) return SCA_OK; /* the same caption again */
     TRY(room(&f->tuples, sizeof *f->tuples, before + 1, &f->cap_captions));
     TRY(room(&f->first, sizeof *f->first, before + 1, &f->cap_first));
@@ -104,8 +104,8 @@ static sca_status tuple_file_read(tuple_file *f)
 /* The tuples of a caption, looked up as tokens, then as it was written. */
 static bool caption_tuples(const tuple_file *f, const char *tokens, const char *raw, spice_tuples *out)
 {
-    int32_t id = vocab_find(&f->captions, tokens, strlen(tokens));
-    if (id < 0) id = vocab_find(&f->captions, raw, strlen(raw));
+    int32_t id = lexicon_find(&f->captions, tokens, strlen(tokens));
+    if (id < 0) id = lexicon_find(&f->captions, raw, strlen(raw));
     if (id >= 0) *out = f->tuples[id];
     return id >= 0;
 }

@@ -47,10 +47,10 @@ uint64_t words_hash(const char *text, size_t bytes)
     return h ^ h >> 32;
 }
 
-static sca_status vocab_grow(vocab *v)
+static sca_status lexicon_grow(lexicon *v)
 {
     size_t n = v->n_slots ? v->n_slots * 2 : 1024;
-    vocab_slot *slots = mem_zero(n, sizeof *slots);
+    lexicon_slot *slots = mem_zero(n, sizeof *slots);
     if (!slots) return mem_fail(n * sizeof *slots, "vocabulary");
     for (size_t i = 0; i < v->n_slots; i++) {
         if (!v->slots[i].id) continue;
@@ -64,7 +64,7 @@ static sca_status vocab_grow(vocab *v)
 }
 
 /* The slot of a word, or the free one where it belongs. */
-static size_t vocab_slot_of(const vocab *v, const char *text, size_t bytes, uint32_t hash)
+static size_t lexicon_slot_of(const lexicon *v, const char *text, size_t bytes, uint32_t hash)
 {
     size_t k = hash & (v->n_slots - 1);
     for (; v->slots[k].id; k = (k + 1) & (v->n_slots - 1)) {
@@ -75,30 +75,30 @@ static size_t vocab_slot_of(const vocab *v, const char *text, size_t bytes, uint
     return k;
 }
 
-sca_status vocab_add(vocab *v, const char *text, size_t bytes, int32_t *id)
+sca_status lexicon_add(lexicon *v, const char *text, size_t bytes, int32_t *id)
 {
-    if (v->words.count * 2 >= v->n_slots) TRY(vocab_grow(v));
+    if (v->words.count * 2 >= v->n_slots) TRY(lexicon_grow(v));
     uint32_t hash = (uint32_t)words_hash(text, bytes);
-    vocab_slot *slot = &v->slots[vocab_slot_of(v, text, bytes, hash)];
+    lexicon_slot *slot = &v->slots[lexicon_slot_of(v, text, bytes, hash)];
     if (slot->id) return *id = slot->id - 1, SCA_OK;
     if (v->words.count == INT32_MAX) return status_fail(SCA_ERR_UNSUPPORTED, "vocabulary: too many words");
     TRY(texts_add(&v->words, text, bytes));
     *id = (int32_t)v->words.count - 1;
-    *slot = (vocab_slot){ hash, *id + 1 };
+    *slot = (lexicon_slot){ hash, *id + 1 };
     return SCA_OK;
 }
 
-int32_t vocab_find(const vocab *v, const char *text, size_t bytes)
+int32_t lexicon_find(const lexicon *v, const char *text, size_t bytes)
 {
     if (!v->n_slots) return -1;
-    return v->slots[vocab_slot_of(v, text, bytes, (uint32_t)words_hash(text, bytes))].id - 1;
+    return v->slots[lexicon_slot_of(v, text, bytes, (uint32_t)words_hash(text, bytes))].id - 1;
 }
 
-void vocab_free(vocab *v)
+void lexicon_free(lexicon *v)
 {
     texts_free(&v->words);
     mem_free(v->slots);
-    *v = (vocab){ 0 };
+    *v = (lexicon){ 0 };
 }
 
 /* ---- splitting ---------------------------------------------------------------------------------------------- */

@@ -4,20 +4,20 @@
 
 #include "eval/eval.h"
 
-/* Words numbered from 0 in order of first use. Zero-initialise; vocab_free when done. */
-typedef struct vocab_slot {
+/* Words numbered from 0 in order of first use. Zero-initialise; lexicon_free when done. */
+typedef struct lexicon_slot {
     uint32_t hash;
     int32_t id; /* plus 1; 0: free */
-} vocab_slot;
-typedef struct vocab {
+} lexicon_slot;
+typedef struct lexicon {
     texts words;
-    vocab_slot *slots;
+    lexicon_slot *slots;
     size_t n_slots;
-} vocab;
+} lexicon;
 /* The number of a word, new or known. text need not be 0-terminated; without 0 bytes. */
-sca_status vocab_add(vocab *v, const char *text, size_t bytes, int32_t *id);
-int32_t vocab_find(const vocab *v, const char *text, size_t bytes); /* -1 when unknown */
-void vocab_free(vocab *v);
+sca_status lexicon_add(lexicon *v, const char *text, size_t bytes, int32_t *id);
+int32_t lexicon_find(const lexicon *v, const char *text, size_t bytes); /* -1 when unknown */
+void lexicon_free(lexicon *v);
 
 uint64_t words_hash(const char *text, size_t bytes);
 

@@ -100,6 +100,23 @@ static void tokenizer_captions(void)
     ptb_close(p);
 }
 
+/* A quoted value in markup may run over the border of captions; each keeps its part. */
+static void tokenizer_borders(void)
+{
+    static const char *const captions[] = { "a <b c='x ", "y z'> dog.", "end" };
+    static const char *const expected[] = { "a <b\xC2\xA0"
+                                            "c='x",
+                                            "y\xC2\xA0z'> dog", "end" };
+    ptb *p = NULL;
+    texts lines = { 0 };
+    CHECK_OK(ptb_open(PTB_3_6_0, &p));
+    CHECK_OK(ptb_captions(p, captions, LENGTH(captions), &lines));
+    for (size_t i = 0; i < lines.count; i++)
+        CHECKF(strcmp(texts_get(&lines, i), expected[i]) == 0, "%zu: '%s'", i, texts_get(&lines, i));
+    texts_free(&lines);
+    ptb_close(p);
+}
+
 /* No input is refused; time grows with the length only, also where tokens could reach far. */
 static void tokenizer_hostile(void)
 {
@@ -333,6 +350,7 @@ int main(int argc, char **argv)
     if (!CHECKF(json_open(CASES, &cases) == SCA_OK, "%s", status_message())) return check_done();
     RUN(tokenizer_cases);
     RUN(tokenizer_captions);
+    RUN(tokenizer_borders);
     RUN(tokenizer_hostile);
     RUN(caption_cases);
     RUN(reference_set);
