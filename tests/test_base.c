@@ -857,6 +857,49 @@ static void json_faults(void)
     CHECK(count_files(".f.json.") == 0);
 }
 
+/* ---- growing files ---------------------------------------------------------------------------------------- */
+
+static sca_status count_name(void *user, const char *name)
+{
+    int *n = user;
+    *n += strcmp(name, "grows") == 0;
+    return SCA_OK;
+}
+
+static sca_status grow(void *user)
+{
+    (void)user;
+    file_log *f;
+    int n = 0;
+    TRY(file_log_open(SCA_BUILD "/base-log/grows", 2, &f));
+    sca_status status = file_log_put(f, "cd", 2);
+    if (status == SCA_OK) status = file_log_sync(f);
+    file_log_close(f);
+    if (status == SCA_OK) status = dir_each(SCA_BUILD "/base-log", count_name, &n);
+    CHECK(status != SCA_OK || n == 1);
+    return status;
+}
+
+static void growing_files(void)
+{
+    char *data;
+    size_t bytes;
+    file_log *f;
+    CHECK_OK(dir_make(SCA_BUILD "/base-log"));
+    CHECK_OK(file_write(SCA_BUILD "/base-log/grows", "abxyz", 5));
+    CHECK_OK(grow(NULL));
+    CHECK_OK(file_read(SCA_BUILD "/base-log/grows", 99, &data, &bytes));
+    CHECK(bytes == 4 && strcmp(data, "abcd") == 0);
+    mem_free(data);
+    CHECK(check_faults(fault_alloc, grow, NULL, "a growing file") > 1);
+    CHECK(check_faults(fault_io, grow, NULL, "a growing file") > 3);
+    CHECK_OK(file_remove(SCA_BUILD "/base-log/grows"));
+    CHECK_OK(file_remove(SCA_BUILD "/base-log/grows"));
+    CHECK_FAILS(file_log_open(SCA_BUILD "/base-log", 0, &f), SCA_ERR_IO, "base-log");
+    CHECK_FAILS(file_log_open("/dev/null", 0, &f), SCA_ERR_IO, "device");
+    CHECK_FAILS(dir_each(SCA_BUILD "/nowhere", count_name, NULL), SCA_ERR_IO, "nowhere");
+}
+
 int main(int argc, char **argv)
 {
     char remove_all[300];
@@ -894,5 +937,6 @@ int main(int argc, char **argv)
     RUN(json_faults);
     snprintf(remove_all, sizeof remove_all, "rm -rf '%s'", dir);
     if (system(remove_all) != 0) return 1;
+    RUN(growing_files);
     return check_done();
 }

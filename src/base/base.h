@@ -114,6 +114,18 @@ sca_status file_out_commit(file_out *f);  /* frees f, also when it fails */
 void file_out_abort(file_out *f);         /* removes the temporary file; accepts NULL */
 sca_status file_write(const char *path, const void *data, size_t bytes); /* open, put, commit */
 
+/* A file that grows while work goes on and survives its end at any instant: made if it is absent, cut to its first
+ * `keep` bytes if it is longer, then appended to. What was put before a sync lasts. */
+typedef struct file_log file_log;
+sca_status file_log_open(const char *path, size_t keep, file_log **out);
+sca_status file_log_put(file_log *f, const void *data, size_t bytes);
+sca_status file_log_sync(file_log *f);
+void file_log_close(file_log *f); /* accepts NULL; no sync */
+/* Removes a file; one that is not there is fine. */
+sca_status file_remove(const char *path);
+/* Every name in the folder, "." and ".." left out, in no order. */
+sca_status dir_each(const char *path, sca_status (*fn)(void *user, const char *name), void *user);
+
 /* ---- strings (str.c) -------------------------------------------------------------------------------- */
 
 /* Growable, always 0-terminated once it holds something. Out of memory is sticky: later calls do nothing, `failed`

@@ -2,6 +2,7 @@
 #include "base/base.h"
 #include "base/fault.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -445,5 +446,68 @@ sca_status file_write(const char *path, const void *data, size_t bytes)
     sca_status status = file_out_put(f, data, bytes);
     if (status == SCA_OK) return file_out_commit(f);
     file_out_abort(f);
+    return status;
+}
+
+/* ---- growing files -------------------------------------------------------------------------------------------- */
+
+struct file_log {
+    int fd;
+    char *path; /* for messages */
+};
+
+sca_status file_log_open(const char *path, size_t keep, file_log **out)
+{
+    struct stat info;
+    *out = NULL;
+    file_log *f = mem_zero(1, sizeof *f);
+    if (!f) return mem_fail(sizeof *f, "writing a file");
+    f->fd = -1;
+    f->path = text_copy(path, strlen(path));
+    sca_status status = f->path ? SCA_OK : mem_fail(strlen(path) + 1, "a file name");
+    if (status == SCA_OK && (f->fd = io_open(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK)) < 0)
+        status = io_fail(path, "open for writing", errno);
+    if (status == SCA_OK && fstat(f->fd, &info) < 0) status = io_fail(path, "look at", errno);
+    if (status == SCA_OK && !S_ISREG(info.st_mode))
+        status = status_fail(SCA_ERR_IO, "%s: is %s, expected a regular file", path, kind_of(info.st_mode));
+    if (status == SCA_OK && (size_t)info.st_size > keep && (faulty() || ftruncate(f->fd, (off_t)keep) < 0))
+        status = io_fail(path, "shorten", errno);
+    if (status == SCA_OK)
+        *out = f;
+    else
+        file_log_close(f);
+    return status;
+}
+
+sca_status file_log_put(file_log *f, const void *data, size_t bytes)
+{
+    return io_write(f->fd, data, bytes) ? SCA_OK : io_fail(f->path, "write", errno);
+}
+
+sca_status file_log_sync(file_log *f) { return io_fsync(f->fd) ? SCA_OK : io_fail(f->path, "write", errno); }
+
+void file_log_close(file_log *f)
+{
+    if (!f) return;
+    if (f->fd >= 0) close(f->fd);
+    mem_free(f->path);
+    mem_free(f);
+}
+
+sca_status file_remove(const char *path)
+{
+    if (faulty() || (unlink(path) < 0 && errno != ENOENT)) return io_fail(path, "remove", errno);
+    return SCA_OK;
+}
+
+sca_status dir_each(const char *path, sca_status (*fn)(void *user, const char *name), void *user)
+{
+    DIR *dir = faulty() ? NULL : opendir(path);
+    if (!dir) return io_fail(path, "open the folder", errno);
+    sca_status status = SCA_OK;
+    struct dirent *entry;
+    while (status == SCA_OK && (entry = readdir(dir)) != NULL)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) status = fn(user, entry->d_name);
+    closedir(dir);
     return status;
 }
