@@ -5,8 +5,7 @@
 #include <math.h>
 #include <zlib.h>
 
-/* ---- pickle: help
- * --------------------------------------------------------------------------------------------------- */
+/* ---- pickle: help ------------------------------------------------------------------------------------ */
 
 static const char *const allowed[] = { "collections OrderedDict",
                                        "torch._utils _rebuild_tensor_v2",
@@ -67,8 +66,7 @@ static char *read_corpus(const char *name, size_t *bytes)
     return data;
 }
 
-/* ---- pickle
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- pickle ------------------------------------------------------------------------------------------ */
 
 /* The same dictionary as Python 3 writes it in every protocol. */
 static void all_protocols(void)
@@ -344,8 +342,7 @@ static void pickle_faults(void)
     str_free(&s);
 }
 
-/* ---- zip: archives made here
- * -------------------------------------------------------------------------------------------------- */
+/* ---- zip: archives made here ------------------------------------------------------------------------- */
 
 typedef struct part { /* one entry to write */
     const char *name, *text;
@@ -684,8 +681,7 @@ static void zip_faults(void)
     str_free(&s);
 }
 
-/* ---- checkpoints as PyTorch wrote them
- * ---------------------------------------------------------------------------------------- */
+/* ---- checkpoints as PyTorch wrote them --------------------------------------------------------------- */
 
 static void check_checkpoint(const char *name, const char *prefix, size_t tensors)
 {

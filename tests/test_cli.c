@@ -9,7 +9,7 @@
 #define MODEL " --model " CLI_MODEL
 #define CAPTION "caption " CLI_PHOTO MODEL
 
-/* ---- wrong usage --------------------------------------------------------------------------------------------- */
+/* ---- wrong usage ------------------------------------------------------------------------------------- */
 
 static void usage(void)
 {
@@ -108,8 +108,7 @@ static void usage(void)
     cli_expect(line, 2, "", "\\x1b[31m\\n000");
 }
 
-/* ---- regions and records
- * ------------------------------------------------------------------------------------------ */
+/* ---- regions and records ----------------------------------------------------------------------------- */
 
 static const json_t *at(const json_t *records, size_t i, const char *key)
 {
@@ -258,8 +257,7 @@ static void many_regions(void)
     cli_free(&r);
 }
 
-/* ---- several photos, warnings
- * ---------------------------------------------------------------------------------------- */
+/* ---- several photos, warnings ------------------------------------------------------------------------ */
 
 static void several_photos(void)
 {
@@ -289,8 +287,7 @@ static void doubtful_prompts(void)
     cli_expect(CAPTION " --box 10,10,10,10", 0, CLI_PHOTO, "");
 }
 
-/* ---- files that are written
- * ------------------------------------------------------------------------------------------ */
+/* ---- files that are written -------------------------------------------------------------------------- */
 
 static bool is_png(const char *path, int width, int height)
 {
@@ -355,8 +352,7 @@ static void standard_output(void)
     CHECK(system("'" CLI_SCA "' help 2>'" CLI_DIR "/stderr' | true") == 0);
 }
 
-/* ---- input that is wrong or hostile
- * ------------------------------------------------------------------------------------ */
+/* ---- input that is wrong or hostile ------------------------------------------------------------------ */
 
 /* The first `bytes` bytes of the demo's photo, and what then follows, as a file. */
 static void write_part(const char *path, size_t bytes, const char *more)
@@ -402,8 +398,7 @@ static void bad_photos(void)
     unlink(CLI_DIR "/pipe.jpg");
 }
 
-/* ---- tokenize
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- tokenize ---------------------------------------------------------------------------------------- */
 
 static void tokens(void)
 {
@@ -435,8 +430,7 @@ static void tokens(void)
     }
 }
 
-/* ---- export, info
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- export, info ------------------------------------------------------------------------------------ */
 
 static void exported(void)
 {

@@ -25,8 +25,7 @@ static json_t *open_json(const char *format, const char *model, const char *name
     return value;
 }
 
-/* ---- one record against its golden values
- * ------------------------------------------------------------------------ */
+/* ---- one record against its golden values ------------------------------------------------------------ */
 
 static double overlap(const char *a, const char *b, int width, int height)
 {
@@ -77,8 +76,7 @@ static void check_text(const char *what, const json_t *record, const json_t *gol
            right_logprob);
 }
 
-/* ---- photos with their boxes
- * --------------------------------------------------------------------------------------- */
+/* ---- photos with their boxes ------------------------------------------------------------------------- */
 
 static void put_box(str *line, const json_t *box)
 {
@@ -137,8 +135,7 @@ static void photos(void)
     for (size_t i = 0; i < LENGTH(rows); i++) check_photo(rows[i].model, rows[i].dir, rows[i].photo, rows[i].beams);
 }
 
-/* ---- other prompts
- * -------------------------------------------------------------------------------------------------- */
+/* ---- other prompts ----------------------------------------------------------------------------------- */
 
 /* Region r of a case: lists of boxes, points and labels hold one entry per region. */
 static void put_prompt(str *line, const json_t *prompt, size_t r, const char *model)
@@ -196,8 +193,7 @@ static void prompts(void)
     }
 }
 
-/* ---- tokenizers
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- tokenizers -------------------------------------------------------------------------------------- */
 
 /* Runs `sca tokenize OPTIONS` on one line per item of `list` and compares `key` of each answer with `expected` of
  * the item. */

@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-/* ---- helpers ----------------------------------------------------------------------------------------------- */
+/* ---- helpers ----------------------------------------------------------------------------------------- */
 
 static uint32_t seed;
 
@@ -53,7 +53,7 @@ static bool have(const char *isa)
     return ok;
 }
 
-/* ---- one run of the ops that cut their work --------------------------------------------------------------------- */
+/* ---- one run of the ops that cut their work ---------------------------------------------------------- */
 
 enum { OUTPUTS = 7 };
 typedef struct results {
@@ -141,7 +141,7 @@ static void instruction_sets_agree(void)
     free_all(plain.y, OUTPUTS);
 }
 
-/* ---- the company of a row ------------------------------------------------------------------------------------------ */
+/* ---- the company of a row ---------------------------------------------------------------------------- */
 
 static void rows_keep_to_themselves(const char *isa, dtype type, bool in_out)
 {
@@ -196,7 +196,7 @@ static void a_decoded_token_is_the_token_of_the_prefix(void)
     }
 }
 
-/* ---- options, failures ------------------------------------------------------------------------------------------------ */
+/* ---- options, failures ------------------------------------------------------------------------------- */
 
 static void options_are_checked(void)
 {

@@ -9,7 +9,7 @@
 
 #define SMOLLM2 SCA_SOURCE "/resources/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
-/* ---- a writer ---------------------------------------------------------------------------------------------- */
+/* ---- a writer ---------------------------------------------------------------------------------------- */
 
 typedef struct made { /* a file in the making: header parts that are put together at the end */
     str values, infos, data;
@@ -105,7 +105,7 @@ static sca_status parse(str s)
     return status;
 }
 
-/* ---- values -------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------ */
 
 static uint32_t next_random(uint32_t *state) { return *state = *state * 1664525u + 1013904223u; }
 
@@ -252,8 +252,7 @@ static void conv1d(void)
     str_free(&s);
 }
 
-/* ---- configuration and tokenizer -------------------------------------------------------------------------------
- */
+/* ---- configuration and tokenizer --------------------------------------------------------------------- */
 
 static void add_llama_sizes(made *m)
 {
@@ -368,8 +367,7 @@ static void other_format(void)
     weights_close(w);
 }
 
-/* ---- hostile files
- * ----------------------------------------------------------------------------------------------- */
+/* ---- hostile files ----------------------------------------------------------------------------------- */
 
 static sca_status parse_tensor(const char *name, uint32_t type, int ndim, const uint64_t *dim, size_t bytes)
 {
@@ -486,8 +484,7 @@ static void faults(void)
     str_free(&s);
 }
 
-/* ---- a real model
- * ------------------------------------------------------------------------------------------------ */
+/* ---- a real model ------------------------------------------------------------------------------------ */
 
 static void smollm2(void)
 {

@@ -14,7 +14,7 @@
 
 static const char *device = "cpu";
 
-/* ---- one model, one photo ------------------------------------------------------------------------------ */
+/* ---- one model, one photo ---------------------------------------------------------------------------- */
 
 typedef struct photo {
     model *m;
@@ -147,7 +147,7 @@ static bool photo_open(photo *p, const char *name, const char *id, bool own)
     return ok;
 }
 
-/* ---- comparing tensors --------------------------------------------------------------------------------- */
+/* ---- comparing tensors ------------------------------------------------------------------------------- */
 
 /* Largest difference over the largest expected magnitude; got: count values in the expected order. */
 static void compare(const char *name, const float *got, const float *want, int64_t count)
@@ -234,7 +234,7 @@ static void compare_rows(const photo *p, const char *name, tensor t, int64_t row
     mem_free(order);
 }
 
-/* ---- module by module ---------------------------------------------------------------------------------- */
+/* ---- module by module -------------------------------------------------------------------------------- */
 
 static const size_t TEMP_BYTES = (size_t)1 << 30; /* reserved, touched only where used */
 
@@ -293,7 +293,7 @@ static void check_decoder(photo *p)
     arena_release(r.p.temp, 0);
 }
 
-/* ---- regions: masks, scores, captions ------------------------------------------------------------------ */
+/* ---- regions: masks, scores, captions ---------------------------------------------------------------- */
 
 static void check_masks(const photo *p, const region_result *results)
 {
@@ -464,7 +464,7 @@ static void check_photo(const char *name, const char *id)
     if (have_shared()) check_copy(name, id, false);
 }
 
-/* ---- variants (model.md 12): ablation/NAME/case.json --------------------------------------------------- */
+/* ---- variants (model.md 12): ablation/NAME/case.json ------------------------------------------------- */
 
 static void check_variant(const char *name)
 {
@@ -494,7 +494,7 @@ static void llama_tiny_second(void) { check_photo("llama-tiny", "11813"); }
 static void gpt2_wide_first(void) { check_photo("gpt2-wide", "9"); }
 static void gpt2_wide_second(void) { check_photo("gpt2-wide", "11813"); }
 
-/* ---- other prompts --------------------------------------------------------------------------------------- */
+/* ---- other prompts ----------------------------------------------------------------------------------- */
 
 typedef struct prompt_store {
     sca_prompt p[8];

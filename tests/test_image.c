@@ -8,7 +8,7 @@
 #define GOLDEN SCA_SOURCE "/tests/golden/image/"
 #define SCRATCH SCA_BUILD "/test_image_scratch"
 
-/* ---- SHA-256: the golden files hold checksums ------------------------------------------------------- */
+/* ---- SHA-256: the golden files hold checksums -------------------------------------------------------- */
 
 static uint32_t rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
@@ -70,7 +70,7 @@ static const char *sha256(const void *data, size_t n)
     return hex;
 }
 
-/* ---- helpers ------------------------------------------------------------------------------------------ */
+/* ---- helpers ----------------------------------------------------------------------------------------- */
 
 static const char *text_of(const json_t *o, const char *key) { return json_string_value(json_object_get(o, key)); }
 static int int_of(const json_t *o, const char *key) { return (int)json_integer_value(json_object_get(o, key)); }
@@ -241,7 +241,7 @@ static void targets(void)
     }
 }
 
-/* ---- damage and limits -------------------------------------------------------------------------------- */
+/* ---- damage and limits ------------------------------------------------------------------------------- */
 
 static const char *const samples[] = {
     "jpeg_420.jpg", "jpeg_progressive.jpg",      "jpeg_cmyk.jpg",    "jpeg_gray.jpg",       "exif_6.jpg",
@@ -434,7 +434,7 @@ static void only_regular_files(void)
     unlink(SCRATCH);
 }
 
-/* ---- failing memory and files --------------------------------------------------------------------------- */
+/* ---- failing memory and files ------------------------------------------------------------------------ */
 
 static sca_status whole_path(const char *path)
 {

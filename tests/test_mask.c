@@ -156,7 +156,7 @@ static void shared_cases(void)
         check_skip("shared: the shared folder is absent");
 }
 
-/* ---- properties ------------------------------------------------------------------------------------------ */
+/* ---- properties -------------------------------------------------------------------------------------- */
 
 static uint32_t draw(uint32_t *state) { return *state = *state * 1664525u + 1013904223u; }
 

@@ -155,8 +155,7 @@ static void stemmer(void)
     sb_stemmer_delete(s);
 }
 
-/* ---- with the whole data file ---------------------------------------------------------------------------------
- */
+/* ---- with the whole data file ------------------------------------------------------------------------ */
 
 static void reference_set(void)
 {
@@ -211,8 +210,7 @@ static void published(void)
     meteor_close(m);
 }
 
-/* ---- bad input, injected failures
- * -------------------------------------------------------------------------------- */
+/* ---- bad input, injected failures -------------------------------------------------------------------- */
 
 static void broken_files(void)
 {

@@ -18,7 +18,7 @@ static bool have_shared(void)
     return false;
 }
 
-/* ---- helpers --------------------------------------------------------------------------------------------- */
+/* ---- helpers ----------------------------------------------------------------------------------------- */
 
 /* Settings from assignments, NULL-terminated. */
 static config *settings(const char *first, ...)
@@ -162,7 +162,7 @@ static sca_status describe_all(model *m, region_result *r)
     return status;
 }
 
-/* ---- counts (model.md 10.3) ------------------------------------------------------------------------------ */
+/* ---- counts (model.md 10.3) -------------------------------------------------------------------------- */
 
 static int64_t number_after(const char *json, const char *key)
 {
@@ -220,7 +220,7 @@ static void parameter_parts(void)
     config_close(c);
 }
 
-/* ---- refused weights ------------------------------------------------------------------------------------- */
+/* ---- refused weights --------------------------------------------------------------------------------- */
 
 static void expect_refusal(damage how, sca_status status, const char *part)
 {
@@ -268,7 +268,7 @@ static void no_model_named(void)
     config_close(c);
 }
 
-/* ---- devices, threads, memory ---------------------------------------------------------------------------- */
+/* ---- devices, threads, memory ------------------------------------------------------------------------ */
 
 static void bad_prompts(void)
 {
@@ -417,7 +417,7 @@ static void bf16_storage(void)
     region_result_free(r[1], PROMPTS);
 }
 
-/* ---- export ---------------------------------------------------------------------------------------------- */
+/* ---- export ------------------------------------------------------------------------------------------ */
 
 static void export_and_load(void)
 {
@@ -517,7 +517,7 @@ static void assembled(void)
     config_close(whole);
 }
 
-/* ---- injected failures ----------------------------------------------------------------------------------- */
+/* ---- injected failures ------------------------------------------------------------------------------- */
 
 /* One whole use; the n-th allocation or file operation fails. */
 static sca_status use(const config *c)
@@ -563,7 +563,7 @@ static void failed_reads(void)
     config_close(c);
 }
 
-/* ---- trace ----------------------------------------------------------------------------------------------- */
+/* ---- trace ------------------------------------------------------------------------------------------- */
 
 static int lines, ops_named;
 static void count_lines(void *user, sca_level level, const char *message)

@@ -13,7 +13,7 @@ static bool shared_there(void)
     return false;
 }
 
-/* ---- golden models --------------------------------------------------------------------------------------- */
+/* ---- golden models ----------------------------------------------------------------------------------- */
 
 static void golden_gpt2(void)
 {
@@ -76,7 +76,7 @@ static void golden_variants(void)
     }
 }
 
-/* ---- wrong values ---------------------------------------------------------------------------------------- */
+/* ---- wrong values ------------------------------------------------------------------------------------ */
 
 /* model_config_parse of this text. */
 static sca_status parse(const char *text, model_config *m)
@@ -218,7 +218,7 @@ static void preprocessor(void)
     CHECK_FAILS(parse_preprocessor("[]"), SCA_ERR_FORMAT, "no object");
 }
 
-/* ---- fresh models ---------------------------------------------------------------------------------------- */
+/* ---- fresh models ------------------------------------------------------------------------------------ */
 
 /* A fresh model from assignments; opens the weights that they name. */
 static sca_status fresh(const char *const *assignments, size_t n, model_config *out)

@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-/* ---- a module with random parameters on the reference device ---------------------------------------------- */
+/* ---- a module with random parameters on the reference device ----------------------------------------- */
 
 typedef struct bench {
     dev *d;
@@ -63,7 +63,7 @@ static const double *value(const bench *b, const char *prefix, const char *name)
     return e ? e->p->v.data : NULL;
 }
 
-/* ---- model.md 4, written out for one region; head sizes whose square roots are exact in f32 -------------- */
+/* ---- model.md 4, written out for one region; head sizes whose square roots are exact in f32 ---------- */
 
 enum { C = 64, HEADS = 4, DOWN = 4, HIDDEN = 24, T = 5, S = 9, LAYERS = 3, N = 2 };
 
@@ -205,8 +205,7 @@ static void twoway_is_its_formula(void)
     bench_close(&b);
 }
 
-/* ---- language model: one token at a time equals all at once ---------------------------------------------------
- */
+/* ---- language model: one token at a time equals all at once ------------------------------------------ */
 
 enum { WORDS = 7 };
 
@@ -257,8 +256,7 @@ static void lm_cache_equals_whole(lm_family family)
 static void gpt2_cache(void) { lm_cache_equals_whole(LM_GPT2); }
 static void llama_cache(void) { lm_cache_equals_whole(LM_LLAMA); }
 
-/* ---- the registry
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the registry ------------------------------------------------------------------------------------ */
 
 static void registry(void)
 {

@@ -4,8 +4,7 @@
 #include <math.h>
 #include <pthread.h>
 
-/* ---- golden cases
- * ------------------------------------------------------------------------------------------------ */
+/* ---- golden cases ------------------------------------------------------------------------------------ */
 
 static bool same_ids(const json_t *expected, const int *ids, int n)
 {
@@ -128,8 +127,7 @@ static void plain_files_give_the_same(void)
     }
 }
 
-/* ---- real vocabularies
- * --------------------------------------------------------------------------------------------- */
+/* ---- real vocabularies ------------------------------------------------------------------------------- */
 
 static void check_real(const tokenizer *t, const char *path, bool decodes)
 {
@@ -192,8 +190,7 @@ static void models_of_the_shared_folder_open(void)
     }
 }
 
-/* ---- GGUF
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- GGUF -------------------------------------------------------------------------------------------- */
 
 typedef struct description { /* of an opened tokenizer, as a GGUF file would give it */
     tokenizer_gguf g;
@@ -342,8 +339,7 @@ static void gguf_gpt2(void)
     tokenizer_close(t);
 }
 
-/* ---- bytes, ids, limits
- * ------------------------------------------------------------------------------------------------- */
+/* ---- bytes, ids, limits ------------------------------------------------------------------------------ */
 
 static void broken_text(void)
 {
@@ -461,8 +457,7 @@ static void a_million_bytes(void)
     mem_free(text);
 }
 
-/* ---- threads and injected failures
- * ----------------------------------------------------------------------------------------- */
+/* ---- threads and injected failures ------------------------------------------------------------------- */
 
 typedef struct thread_work {
     const tokenizer *t;

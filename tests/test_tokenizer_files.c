@@ -5,8 +5,7 @@
 
 #include <dirent.h>
 
-/* ---- files that lie
- * ------------------------------------------------------------------------------------------------ */
+/* ---- files that lie ---------------------------------------------------------------------------------- */
 
 #define VOCAB "{\"a\": 0, \"b\": 1, \"ab\": 2, \"\\u0120\": 3}"
 #define REFUSED(part, ...) CHECK_FAILS(build_files((file_texts){ __VA_ARGS__ }, &t), SCA_ERR_FORMAT, part)
@@ -138,8 +137,7 @@ static void folders_without_tokenizers(void)
     CHECK_FAILS(tokenizer_open(SCA_BUILD "/tokenizer_half", &t), SCA_ERR_IO, "merges.txt: is missing");
 }
 
-/* ---- what tokenizer.json can say
- * ---------------------------------------------------------------------------------------- */
+/* ---- what tokenizer.json can say --------------------------------------------------------------------- */
 
 static void expect_ids(const tokenizer *t, const char *text, const char *expected)
 {

@@ -17,7 +17,7 @@ static bool shared_there(void)
     return false;
 }
 
-/* ---- golden models --------------------------------------------------------------------------------------- */
+/* ---- golden models ----------------------------------------------------------------------------------- */
 
 /* Whether both hold the same values to `tolerance`, relative to the larger of 1 and the value. */
 static bool same_values(const weight *a, const weight *b, double tolerance)
@@ -170,7 +170,7 @@ static void golden_fresh(void)
     }
 }
 
-/* ---- hand-made files --------------------------------------------------------------------------------------- */
+/* ---- hand-made files --------------------------------------------------------------------------------- */
 
 /* Opens the bytes of s, which are released; closes what was opened. */
 static sca_status parse(str *s)
@@ -189,7 +189,7 @@ static sca_status parse_text(const char *text, size_t bytes)
     return parse(&s);
 }
 
-/* ---- safetensors --------------------------------------------------------------------------------------------- */
+/* ---- safetensors ------------------------------------------------------------------------------------- */
 
 static str safetensors_of(const char *header, size_t data_bytes)
 {
@@ -292,8 +292,7 @@ static void unaligned(void)
     str_free(&s);
 }
 
-/* ---- folders ---------------------------------------------------------------------------------------------------
- */
+/* ---- folders ----------------------------------------------------------------------------------------- */
 
 #define FOLDER SCA_BUILD "/test_weights.tmp"
 
@@ -373,8 +372,7 @@ static void folders(void)
     clean_folder();
 }
 
-/* ---- the writer
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the writer -------------------------------------------------------------------------------------- */
 
 static const weight_entry entries[] = { { "f", DT_F32, 2, { 2, 3 } },
                                         { "h\"\\", DT_F16, 1, { 3 } },
@@ -425,8 +423,7 @@ static void writer(void)
     CHECKF(!dir_exists(FOLDER), "%s is not empty", FOLDER);
 }
 
-/* ---- what torch.save writes
- * ---------------------------------------------------------------------------------------- */
+/* ---- what torch.save writes -------------------------------------------------------------------------- */
 
 static void put_text(str *s, const char *text)
 {
@@ -655,8 +652,7 @@ static void torch_legacy(void)
     CHECK_FAILS(parse(&s), SCA_ERR_FORMAT, "the file is cut");
 }
 
-/* ---- faults
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- faults ------------------------------------------------------------------------------------------ */
 
 /* Opens, renames and reads everything. */
 static sca_status read_whole(weights *w)
