@@ -206,7 +206,9 @@ static void options_are_checked(void)
     CHECK_FAILS(dev_open("cpu", "threads=100000", &d), SCA_ERR_ARGUMENT, "threads=1024");
     CHECK_FAILS(dev_open("cpu", "isa=mmx", &d), SCA_ERR_ARGUMENT, "avx2");
     CHECK_FAILS(dev_open("cpu", "speed=9", &d), SCA_ERR_ARGUMENT, "unknown option 'speed=9'");
+    CHECK_FAILS(dev_open("cpu", "gemm=blas", &d), SCA_ERR_UNSUPPORTED, "gemm=own");
     CHECK(!d);
+    dev_close(opened("gemm=own"));
     dev_close(opened(""));
     dev_close(opened("threads=3,,isa=generic,"));
 }

@@ -80,8 +80,13 @@ static sca_status take_option(const char *text, int *threads, const cpu_kernels 
         *threads = n ? (int)n : machine_threads();
         return SCA_OK;
     }
+    if (strcmp(text, "gemm=own") == 0) return SCA_OK;
+    if (strcmp(text, "gemm=blas") == 0)
+        return status_fail(SCA_ERR_UNSUPPORTED,
+                           "device cpu: gemm=blas is not built in; leave it out or write gemm=own");
     if (text_starts(text, "isa=")) return choose_kernels(text + 4, kernels);
-    return status_fail(SCA_ERR_ARGUMENT, "device cpu: unknown option '%s', expected threads=N or isa=NAME", text);
+    return status_fail(SCA_ERR_ARGUMENT,
+                       "device cpu: unknown option '%s', expected threads=N, isa=NAME or gemm=own", text);
 }
 
 static sca_status take_options(const char *options, int *threads, const cpu_kernels **kernels)

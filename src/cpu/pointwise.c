@@ -151,7 +151,9 @@ void cpu_fill(dev *d, tensor y, double value)
     element(y.type, value, one);
     for (int64_t r = 0; r < count; r++) {
         char *p = (char *)y.data + (size_t)cpu_row_offset(&y, r) * size;
-        for (int64_t i = 0; i < n; i++) memcpy(p + (size_t)i * size, one, size);
+        size_t bytes = (size_t)n * size, done = size;
+        memcpy(p, one, size);
+        for (; done < bytes; done *= 2) memcpy(p + done, p, done < bytes - done ? done : bytes - done);
     }
 }
 
