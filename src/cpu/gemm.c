@@ -10,7 +10,7 @@
 #include <string.h>
 
 enum {
-    KC = 384,        /* depth of a piece: 24 KiB of a panel, most of the first-level cache */
+    PIECE = 6144,    /* elements of a panel's piece: 24 KiB of floats, most of the first-level cache */
     MC = 96,         /* rows of a block: divided by every tile height; 150 KiB of A */
     MC_ROWS = 192,   /* the same when B must be rearranged for every block */
     NC = 512,        /* columns of a block: 192 KiB of sums */
@@ -19,6 +19,9 @@ enum {
     A_PAD = 16,      /* keeps rows of the copy of A off each other's cache sets */
     PANEL_ROUND = 32 /* the widest panel: sizes then do not depend on the instruction set */
 };
+
+/* Depth of a piece. It is no part of the result: the sums go on from piece to piece. */
+static int64_t depth(const cpu_kernels *k) { return PIECE / k->nr; }
 
 gemm_job cpu_gemm_job(int64_t M, int64_t N, int64_t K)
 {
@@ -134,7 +137,7 @@ static void few_rows_task(void *context, int64_t task, int thread)
     const gemm_job *j = &p->job;
     const cpu_kernels *k = j->kernels;
     float *sums = cpu_scratch_of(p->c, thread);
-    int64_t nr = k->nr, panels = ceil_div(j->N, nr);
+    int64_t nr = k->nr, kc = depth(k), panels = ceil_div(j->N, nr);
     int64_t from = task * p->panels_per_task, to = min64(panels, from + p->panels_per_task);
     size_t size = dtype_bytes(j->b_type);
     for (int64_t n = from, count = 1; n < to; n += count) {
@@ -143,8 +146,8 @@ static void few_rows_task(void *context, int64_t task, int thread)
             count = min64(ROW_PANELS, to - n);
             k->row((int)count, j->K, j->a, b, j->b_type, sums);
         } else {
-            for (int64_t k0 = 0; k0 < j->K; k0 += KC)
-                panel_tiles(k, j->M, min64(KC, j->K - k0), j->a + k0, j->lda, b + (size_t)(k0 * nr) * size,
+            for (int64_t k0 = 0; k0 < j->K; k0 += kc)
+                panel_tiles(k, j->M, min64(kc, j->K - k0), j->a + k0, j->lda, b + (size_t)(k0 * nr) * size,
                             j->b_type, sums, k0 > 0);
         }
         for (int64_t i = 0; i < count; i++) finish(j, 0, 0, j->M, (n + i) * nr, sums + i * nr);
@@ -155,7 +158,7 @@ static void few_rows_task(void *context, int64_t task, int thread)
 static void copy_a(const gemm_job *j, const float *a, int64_t m0, int64_t rows, int64_t k0, int64_t count,
                    float *dst)
 {
-    const int64_t ld = KC + A_PAD;
+    const int64_t ld = depth(j->kernels) + A_PAD;
     if (j->fill) {
         j->fill(j, m0, rows, k0, count, dst, ld);
         return;
@@ -176,19 +179,20 @@ static void many_rows_task(void *context, int64_t task, int thread)
     size_t size = dtype_bytes(j->b_type);
     const float *a = j->a ? j->a + outer * j->batch_a[0] + inner * j->batch_a[1] : NULL;
     const char *b = (const char *)j->b + (size_t)(outer * j->batch_b[0] + inner * j->batch_b[1]) * size;
-    float *a_copy = cpu_scratch_of(p->c, thread), *sums = a_copy + p->mc * (KC + A_PAD);
-    float *line = sums + p->mc * round_up(p->nc, nr), *turn = line + KC * nr;
-    for (int64_t k0 = 0; k0 < j->K; k0 += KC) {
-        int64_t count = min64(KC, j->K - k0);
+    const int64_t kc = depth(k), ld = kc + A_PAD;
+    float *a_copy = cpu_scratch_of(p->c, thread), *sums = a_copy + p->mc * ld;
+    float *line = sums + p->mc * round_up(p->nc, nr), *turn = line + PIECE;
+    for (int64_t k0 = 0; k0 < j->K; k0 += kc) {
+        int64_t count = min64(kc, j->K - k0);
         copy_a(j, a, m0, rows, k0, count, a_copy);
         for (int64_t n = 0; n < cols; n += nr) {
             float *c = sums + n * p->mc;
             if (j->b_kind == GEMM_PANELS) {
                 const char *panel = b + (size_t)((n0 + n) * j->K + k0 * nr) * size;
-                panel_tiles(k, rows, count, a_copy, KC + A_PAD, panel, j->b_type, c, k0 > 0);
+                panel_tiles(k, rows, count, a_copy, ld, panel, j->b_type, c, k0 > 0);
             } else {
                 arrange(j, b, n0 + n, k0, count, line, turn);
-                cpu_tiles(k, nr, rows, count, a_copy, KC + A_PAD, line, nr, c, nr, k0 > 0);
+                cpu_tiles(k, nr, rows, count, a_copy, ld, line, nr, c, nr, k0 > 0);
             }
             if (k0 + count == j->K) finish(j, batch, m0, rows, n0 + n, c);
         }
@@ -237,7 +241,7 @@ static void many_rows(dev *d, plan *p)
 {
     const gemm_job *j = &p->job;
     cut(p);
-    int64_t floats = p->mc * (KC + A_PAD) + p->mc * p->nc + 2 * KC * j->kernels->nr;
+    int64_t floats = p->mc * (depth(j->kernels) + A_PAD) + p->mc * p->nc + 2 * PIECE;
     if (!cpu_scratch(d, (size_t)floats * sizeof(float), 0)) return;
     run_tasks(p, j->batch[0] * j->batch[1] * p->m_blocks * p->n_blocks, many_rows_task);
 }
@@ -312,10 +316,11 @@ static void pack_task(void *context, int64_t panel, int thread)
     const packing *p = context;
     const gemm_job *j = &p->job;
     int64_t nr = j->kernels->nr, n0 = panel * nr;
-    float *line = cpu_scratch_of(p->c, thread), *turn = line + KC * nr;
+    float *line = cpu_scratch_of(p->c, thread), *turn = line + PIECE;
+    const int64_t kc = depth(j->kernels);
     size_t size = dtype_bytes(p->y.type);
-    for (int64_t k0 = 0; k0 < j->K; k0 += KC) {
-        int64_t count = min64(KC, j->K - k0);
+    for (int64_t k0 = 0; k0 < j->K; k0 += kc) {
+        int64_t count = min64(kc, j->K - k0);
         char *dst = (char *)p->y.data + (size_t)(n0 * j->K + k0 * nr) * size;
         if (n0 < j->N)
             arrange(j, j->b, n0, k0, count, line, turn);
@@ -333,6 +338,6 @@ void cpu_pack(dev *d, tensor y, tensor w, bool in_out)
     cpu_gemm_weight(&p.job, w, in_out);
     p.job.kernels = p.c->kernels;
     int64_t nr = p.job.kernels->nr;
-    if (!cpu_scratch(d, (size_t)(2 * KC * nr) * sizeof(float), 0)) return;
+    if (!cpu_scratch(d, (size_t)(2 * PIECE) * sizeof(float), 0)) return;
     cpu_parallel(p.c, round_up(p.job.N, PANEL_ROUND) / nr, pack_task, &p);
 }
