@@ -200,7 +200,7 @@ static sca_status object_node(spice *s, spice_graph *g, const char *text, int32_
         double x = similarity(s, &g->node[i], &c);
         if (x > best) best = x, *node = (int32_t)i;
     }
-    if (best > 0) return unite(s, &g->node[*node], &c);
+    if (g->n_nodes > 0 && best > 0) return unite(s, &g->node[*node], &c);
     TRY(grow(&g->node, sizeof *g->node, g->n_nodes + 1, &g->cap_nodes));
     *node = (int32_t)g->n_nodes;
     g->node[g->n_nodes++] = c;

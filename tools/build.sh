@@ -39,6 +39,7 @@ if [ -n "$missing" ]; then
     fi
     echo "installing$missing"
     $root apt-get update -qq
+    # shellcheck disable=SC2086 # a list of words
     $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 fi
 

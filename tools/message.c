@@ -14,6 +14,7 @@ static struct {
     pthread_mutex_t lock;
     bool terminal, shown; /* shown: a progress line is on the screen */
     char what[80];
+    int64_t done;
     double start, last; /* of this work; when it was last shown */
 } progress_line = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -77,10 +78,11 @@ static void on_progress(void *user, const char *what, int64_t done, int64_t tota
     snprintf(name, sizeof name, "%s", what);
     for (char *p = name; *p; p++)
         if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = '?'; /* file names must not steer the terminal */
-    if (strcmp(progress_line.what, name) != 0 || done == 0) { /* another piece of work */
+    if (strcmp(progress_line.what, name) != 0 || done < progress_line.done) { /* another piece of work */
         memcpy(progress_line.what, name, sizeof name);
         progress_line.start = progress_line.last = now;
     }
+    progress_line.done = done;
     /* On a terminal the line appears after a while and is then kept fresh; a log gets a line now and then. */
     double since = progress_line.shown ? now - progress_line.last : now - progress_line.start;
     double wait = !progress_line.terminal ? LOG_EVERY_S : progress_line.shown ? FRESH_S : QUIET_S;

@@ -99,7 +99,12 @@ void sam_encoder_fwd(const pass *p, const sam_encoder *m, tensor embedding, tens
     size_t mark = arena_mark(p->temp);
     tensor x = pass_2d(p, (int64_t)c->grid * c->grid, c->width);
     sam_encoder_patches(p, m, x, pixels, true);
-    for (int i = 0; i < c->layers; i++) sam_encoder_layer(p, m, i, x);
+    bool planned = !p->temp->base; /* on the null device: no work to report */
+    for (int i = 0; i < c->layers; i++) {
+        if (!planned) progress("encode the photo", i, c->layers);
+        sam_encoder_layer(p, m, i, x);
+    }
+    if (!planned) progress("encode the photo", c->layers, c->layers);
     sam_encoder_neck(p, m, embedding, x);
     arena_release(p->temp, mark);
 }
