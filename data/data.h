@@ -1,4 +1,4 @@
-/* data.h - samples on the host: images, masks, (with the data issue) datasets and loaders.
+/* data.h - samples on the host: images, masks, data sets.
  *
  * Layer: base only. Knows no tensor and no model: plain arrays with a shape and an element type.
  * Sources: spec model.md 1 (preprocessing), data.md.
@@ -51,5 +51,76 @@ int64_t mask_area(const mask_runs *r);
 void mask_box(const mask_runs *r, double xywh[4]);
 double mask_iou(const mask_runs *a, const mask_runs *b, bool b_is_crowd);
 void mask_runs_free(mask_runs *r);
+
+/* ---- data sets (dataset.c; one file per family of formats) ---------------------------------------------- */
+
+/* One image with its regions, in file order: the order of evaluation. Owned by whoever asked; sample_free. */
+typedef struct sample_region {
+    int64_t id;
+    double box[4]; /* x0, y0, x1, y1 in pixels of the original image; whole numbers, not clamped to it */
+    const char *const
+        *phrases; /* at least one, raw; the first is the label of an evaluation                      */
+    size_t n_phrases;
+} sample_region;
+typedef struct sample {
+    int64_t image_id;
+    char *path;        /* of the image; it may be missing or damaged: image_read tells */
+    int width, height; /* as the annotations say, 0: they do not; what counts is the size of the decoded image */
+    sample_region *regions;
+    size_t n_regions;
+    const char **phrases; /* what the regions point into */
+    char *text;
+} sample;
+void sample_free(sample *s); /* accepts a zeroed one, and leaves one */
+
+/* What was left out of a data set, and why. */
+typedef enum dataset_reason {
+    DATASET_TYPE,           /* a member is missing or of a wrong type or range     */
+    DATASET_BOX,            /* not four numbers in range, or a negative side       */
+    DATASET_PATH,           /* the file name is empty or leaves the images folder  */
+    DATASET_REPEATED,       /* the id has been there before                        */
+    DATASET_NO_IMAGE,       /* of an image that the file does not describe         */
+    DATASET_NO_CATEGORY,    /* of a category that the file does not describe       */
+    DATASET_NO_ANNOTATION,  /* a ref of an annotation that is not there            */
+    DATASET_NO_DESCRIPTION, /* an image of the split without region descriptions   */
+    DATASET_REASONS
+} dataset_reason;
+typedef struct dataset_bad {
+    const char *file; /* name without folder                                     */
+    const char *what; /* "image", "annotation", "region", "category", "ref"      */
+    bool has_id;      /* else `id` is the position in its list, from 0           */
+    int64_t id;
+    dataset_reason reason;
+} dataset_bad;
+typedef struct dataset_counts {
+    int64_t images, regions, phrases; /* what is read                                                          */
+    int64_t empty;                    /* images left out by rule because they have no region (COCO's formats) */
+    int64_t excluded;                 /* images left out by rule by their name (V3Det's six)                  */
+    int64_t bad;                      /* records left out because they are wrong: dataset_bad_at              */
+    int64_t by_reason[DATASET_REASONS];
+} dataset_counts;
+
+/* kind: visual_genome, grit, coco, coco_caption, coco_panoptic, objects365, v3det or refcoco (data.md 2).
+ * annotations: the file; visual_genome: the folder of region_descriptions.json, image_data.json and
+ * densecap_splits.json; refcoco: the folder of instances.json and refs(NAME).p, or that .p file if there are several.
+ * images: the folder that file names are relative to, or the one above VG_100K/, val2017/, train2014/, train/, ...
+ * split: visual_genome train, val, test or full (all images), default test; refcoco train, val, test, testA, ...,
+ * default val where there is no testA; "validation" is "val"; the other kinds read the whole file.
+ * task: caption (also if empty) or recognition. name: KIND-SPLIT if empty.
+ *
+ * Keeps an index in memory (40 bytes per region and the phrases) and no file open. Bad records are left out with a
+ * warning; a file that breaks its format, and a set without any image, is an error. */
+typedef struct dataset dataset;
+sca_status dataset_open(const config_dataset *set, dataset **out);
+void dataset_close(dataset *d); /* accepts NULL */
+/* Image number index, from 0 to dataset_count - 1. Decodes nothing. May be called from several threads at once. */
+sca_status dataset_read(const dataset *d, int64_t index, sample *out);
+int64_t dataset_count(const dataset *d);
+const dataset_counts *dataset_counted(const dataset *d);
+dataset_bad dataset_bad_at(const dataset *d, int64_t index); /* 0 to counts.bad - 1; texts live as long as d */
+const char *dataset_reason_text(dataset_reason r);
+const char *dataset_name(const dataset *d);
+const char *dataset_split(const dataset *d); /* the one in use; "" if the kind has none and none was given */
+bool dataset_recognition(const dataset *d);  /* the task */
 
 #endif
