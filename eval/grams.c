@@ -1,15 +1,15 @@
-/* grams.c - counts n-grams: an n-gram is the number of its first n - 1 words and its last word. */
+/* grams.c - counts n-grams, numbered by a hash table of their words. */
 #include "eval/grams.h"
 #include "eval/words.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define NO_PREFIX UINT32_MAX
-
+/* An n-gram is its words; behind the last one stands NO_WORD. */
+enum { NO_WORD = -1 };
 typedef struct gram_slot {
-    uint64_t key; /* number of the prefix, word */
-    int32_t id;   /* plus 1; 0: free */
+    int32_t word[GRAM_ORDERS];
+    int32_t id; /* plus 1; 0: free */
 } gram_slot;
 
 typedef struct counter {
@@ -21,32 +21,48 @@ typedef struct counter {
     size_t cap_id;
 } counter;
 
-static size_t slot_of(const gram_slot *slots, size_t n, uint64_t key)
+static uint64_t key_hash(const int32_t *word, int order)
 {
-    uint64_t h = key * 0x9E3779B97F4A7C15u;
-    size_t k = (size_t)(h >> 20) & (n - 1);
-    while (slots[k].id && slots[k].key != key) k = (k + 1) & (n - 1);
-    return k;
+    uint64_t h = 0;
+    for (int k = 0; k <= order; k++) h = (h ^ (uint32_t)word[k]) * 0x9E3779B97F4A7C15u, h ^= h >> 29;
+    return h;
 }
 
-static sca_status slots_grow(counter *c)
+static bool key_fits(const gram_slot *slot, const int32_t *word, int order)
 {
-    size_t n = c->n_slots ? c->n_slots * 2 : 4096;
+    for (int k = 0; k < GRAM_ORDERS; k++)
+        if (slot->word[k] != (k <= order ? word[k] : NO_WORD)) return false;
+    return true;
+}
+
+/* Makes room for `more` further n-grams. */
+static sca_status slots_room(counter *c, size_t more)
+{
+    size_t n = c->n_slots ? c->n_slots : 4096, wanted = 2 * (c->g->n_ids + more);
+    while (n <= wanted) n *= 2;
+    if (n == c->n_slots) return SCA_OK;
     gram_slot *slots = mem_zero(n, sizeof *slots);
     if (!slots) return mem_fail(n * sizeof *slots, "n-grams");
-    for (size_t i = 0; i < c->n_slots; i++)
-        if (c->slots[i].id) slots[slot_of(slots, n, c->slots[i].key)] = c->slots[i];
+    for (size_t i = 0; i < c->n_slots; i++) {
+        const gram_slot *old = &c->slots[i];
+        int order = GRAM_ORDERS - 1;
+        if (!old->id) continue;
+        while (old->word[order] == NO_WORD) order--;
+        size_t k = key_hash(old->word, order) & (n - 1);
+        while (slots[k].id) k = (k + 1) & (n - 1);
+        slots[k] = *old;
+    }
     mem_free(c->slots);
     c->slots = slots, c->n_slots = n;
     return SCA_OK;
 }
 
-static sca_status gram_number(counter *c, uint32_t prefix, int32_t word, int order, int32_t *id)
+/* The number of the n-gram of order + 1 words; there is room for it. */
+static sca_status gram_number(counter *c, const int32_t *word, int order, int32_t *id)
 {
     grams *g = c->g;
-    if (g->n_ids * 2 >= c->n_slots) TRY(slots_grow(c));
-    uint64_t key = (uint64_t)prefix << 32 | (uint32_t)word;
-    size_t k = slot_of(c->slots, c->n_slots, key);
+    size_t k = key_hash(word, order) & (c->n_slots - 1);
+    while (c->slots[k].id && !key_fits(&c->slots[k], word, order)) k = (k + 1) & (c->n_slots - 1);
     if (c->slots[k].id) return *id = c->slots[k].id - 1, SCA_OK;
     if (g->n_ids == g->cap_ids) {
         size_t cap = g->cap_ids ? g->cap_ids * 2 : 4096;
@@ -57,7 +73,8 @@ static sca_status gram_number(counter *c, uint32_t prefix, int32_t word, int ord
     if (g->n_ids == INT32_MAX) return status_fail(SCA_ERR_UNSUPPORTED, "too many n-grams");
     g->order[g->n_ids] = (uint8_t)order;
     *id = (int32_t)g->n_ids++;
-    c->slots[k] = (gram_slot){ key, *id + 1 };
+    for (int i = 0; i < GRAM_ORDERS; i++) c->slots[k].word[i] = i <= order ? word[i] : NO_WORD;
+    c->slots[k].id = *id + 1;
     return SCA_OK;
 }
 
@@ -119,15 +136,17 @@ static sca_status caption_count(counter *c, const char *text)
     *caption = (gram_caption){ g->n_all, 0, n };
     gram *out = g->all + g->n_all;
     size_t used = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t prefix = NO_PREFIX;
+    TRY(slots_room(c, n * GRAM_ORDERS));
+    for (size_t i = 0; i < n;
+         i++) /* the table is larger than caches: all slots are asked for before they are needed */
+        for (int order = 0; order < GRAM_ORDERS && i + (size_t)order < n; order++)
+            __builtin_prefetch(&c->slots[key_hash(c->id + i, order) & (c->n_slots - 1)]);
+    for (size_t i = 0; i < n; i++)
         for (int order = 0; order < GRAM_ORDERS && i + (size_t)order < n; order++) {
             int32_t id = 0;
-            TRY(gram_number(c, prefix, c->id[i + (size_t)order], order, &id));
+            TRY(gram_number(c, c->id + i, order, &id));
             out[used++] = (gram){ id, 1 };
-            prefix = (uint32_t)id;
         }
-    }
     caption->n = grams_join(out, used);
     g->n_all += caption->n;
     return SCA_OK;

@@ -27,8 +27,9 @@ typedef struct paths {
 
 /* Places of the words of a text: place[first[word]], ... by way of next; -1 ends. */
 typedef struct places {
-    int32_t *first; /* per phrase word */
-    int32_t *next;  /* per place */
+    int32_t *first;                        /* per phrase word */
+    int32_t *next;                         /* per place */
+    uint64_t seen[(METEOR_NONE + 1) / 64]; /* a bit per phrase word: small enough to stay near */
 } places;
 
 struct meteor_aligner {
@@ -137,6 +138,7 @@ static void places_fill(const meteor_aligner *a, places *p, meteor_text text)
         if (word == METEOR_NONE) continue;
         p->next[i] = p->first[word];
         p->first[word] = (int32_t)i;
+        p->seen[word / 64] |= (uint64_t)1 << word % 64;
     }
 }
 
@@ -144,7 +146,9 @@ static void places_clear(const meteor_aligner *a, places *p, meteor_text text)
 {
     for (size_t i = 0; i < text.n; i++) {
         uint16_t word = facts_of(a, text.id[i])->phrase_word;
-        if (word != METEOR_NONE) p->first[word] = -1;
+        if (word == METEOR_NONE) continue;
+        p->first[word] = -1;
+        p->seen[word / 64] = 0;
     }
 }
 
@@ -163,15 +167,14 @@ static sca_status node_matches(meteor_aligner *a, uint32_t node, size_t at, size
     const uint16_t *word = d->entry_ids + d->ids[node];
     const places *p = a_in_r ? &a->in_t : &a->in_r;
     meteor_text other = a_in_r ? a->t : a->r;
-    for (size_t e = d->entry[node]; e < d->entry[node + 1]; word += d->entry_length[e++])
+    for (size_t e = d->entry[node]; e < d->entry[node + 1]; word += d->entry_length[e++]) {
+        if (!(p->seen[*word / 64] >> *word % 64 & 1)) continue;
         for (int32_t k = p->first[*word]; k >= 0; k = p->next[k]) {
             size_t n = d->entry_length[e], b = (size_t)k;
             if (!phrase_at(a, other, b, word, n)) continue;
-            if (a_in_r)
-                TRY(candidate(a, 3, at, length, b, n));
-            else
-                TRY(candidate(a, 3, b, n, at, length));
+            TRY(a_in_r ? candidate(a, 3, at, length, b, n) : candidate(a, 3, b, n, at, length));
         }
+    }
     return SCA_OK;
 }
 
