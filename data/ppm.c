@@ -46,9 +46,9 @@ static sca_status read_header(const image_source *s, ppm_header *h)
 }
 
 /* Pillow scales colour to 0..255, but 16-bit gray to 0..65535, which convert("RGB") then clips at 255. */
-static uint8_t scaled(unsigned sample, double most, double scale)
+static uint8_t scaled(unsigned level, double most, double scale)
 {
-    double value = rint(sample / most * scale);
+    double value = rint(level / most * scale);
     return (uint8_t)(value < 255 ? value : 255);
 }
 
