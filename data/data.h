@@ -62,7 +62,7 @@ typedef struct sample_region {
         *phrases; /* at least one, raw; the first is the label of an evaluation                      */
     size_t n_phrases;
 } sample_region;
-typedef struct sample {
+typedef struct data_sample {
     int64_t image_id;
     char *path;        /* of the image; it may be missing or damaged: image_read tells */
     int width, height; /* as the annotations say, 0: they do not; what counts is the size of the decoded image */
@@ -70,8 +70,8 @@ typedef struct sample {
     size_t n_regions;
     const char **phrases; /* what the regions point into */
     char *text;
-} sample;
-void sample_free(sample *s); /* accepts a zeroed one, and leaves one */
+} data_sample;
+void sample_free(data_sample *s); /* accepts a zeroed one, and leaves one */
 
 /* What was left out of a data set, and why. */
 typedef enum dataset_reason {
@@ -114,7 +114,7 @@ typedef struct dataset dataset;
 sca_status dataset_open(const config_dataset *set, dataset **out);
 void dataset_close(dataset *d); /* accepts NULL */
 /* Image number index, from 0 to dataset_count - 1. Decodes nothing. May be called from several threads at once. */
-sca_status dataset_read(const dataset *d, int64_t index, sample *out);
+sca_status dataset_read(const dataset *d, int64_t index, data_sample *out);
 int64_t dataset_count(const dataset *d);
 const dataset_counts *dataset_counted(const dataset *d);
 dataset_bad dataset_bad_at(const dataset *d, int64_t index); /* 0 to counts.bad - 1; texts live as long as d */
