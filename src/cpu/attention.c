@@ -34,11 +34,13 @@ void cpu_queries_open(cpu_queries *u, const cpu_kernels *k, int64_t count, int64
     if (count < lanes) memset(u->q + (panels - 1) * D * k->nr, 0, (size_t)(D * k->nr) * sizeof(float));
 }
 
-void cpu_queries_load(cpu_queries *u, int64_t i, const float *q)
+void cpu_queries_load(cpu_queries *u, int64_t i, int64_t n, const float *q, int64_t ld)
 {
-    int64_t nr = u->kernels->nr, lanes = cpu_queries_lanes(u, i / nr);
-    float *dst = u->q + i / nr * u->D * nr + i % nr;
-    for (int64_t d = 0; d < u->D; d++) dst[d * lanes] = q[d];
+    int64_t nr = u->kernels->nr;
+    for (int64_t end = i + n, here; i < end; i += here, q += here * ld) {
+        here = min64(end - i, nr - i % nr);
+        u->kernels->transpose(u->q + i / nr * u->D * nr + i % nr, cpu_queries_lanes(u, i / nr), q, ld, here, u->D);
+    }
 }
 
 void cpu_queries_dot(const cpu_queries *u, int64_t panel, int64_t keys, const float *k, int64_t ldk)
@@ -63,11 +65,13 @@ void cpu_queries_close(cpu_queries *u)
                           u->top + p * nr);
 }
 
-void cpu_queries_store(const cpu_queries *u, int64_t i, float *y)
+void cpu_queries_store(const cpu_queries *u, int64_t i, int64_t n, float *y, int64_t ld)
 {
-    int64_t nr = u->kernels->nr, lanes = cpu_queries_lanes(u, i / nr);
-    const float *src = u->o + i / nr * u->D * nr + i % nr;
-    for (int64_t d = 0; d < u->D; d++) y[d] = src[d * lanes];
+    int64_t nr = u->kernels->nr;
+    for (int64_t end = i + n, here; i < end; i += here, y += here * ld) {
+        here = min64(end - i, nr - i % nr);
+        u->kernels->transpose(y, ld, u->o + i / nr * u->D * nr + i % nr, cpu_queries_lanes(u, i / nr), u->D, here);
+    }
 }
 
 /* ---- op_attention_fwd ------------------------------------------------------------------------------------ */
@@ -141,10 +145,10 @@ static void attention_task(void *context, int64_t task, int thread)
     float *y = (float *)a->y.data + b * a->y.stride[0] + h * a->y.stride[2];
     cpu_queries u;
     cpu_queries_open(&u, a->c->kernels, count, D, copy + 2 * KEYS * a->ld);
-    for (int64_t i = 0; i < count; i++) cpu_queries_load(&u, i, q + (t0 + i) * a->q.stride[1]);
+    cpu_queries_load(&u, 0, count, q + t0 * a->q.stride[1], a->q.stride[1]);
     attend(a, &u, b, g, t0, copy);
     cpu_queries_close(&u);
-    for (int64_t i = 0; i < count; i++) cpu_queries_store(&u, i, y + (t0 + i) * a->y.stride[1]);
+    cpu_queries_store(&u, 0, count, y + t0 * a->y.stride[1], a->y.stride[1]);
     if (!tensor_given(a->lse)) return;
     float *lse = (float *)a->lse.data + b * a->lse.stride[0] + h * a->lse.stride[1] + t0;
     for (int64_t i = 0; i < count; i++) lse[i] = cpu_queries_lse(&u, i);
@@ -284,18 +288,32 @@ static void relpos_attend(relpos_at *t)
     }
 }
 
+/* How many of the queries from i on lie in the same row of the window. */
+static int64_t relpos_run(const relpos_at *t, int64_t i)
+{
+    return min64(t->u.count - i, t->w - (t->first + i) % t->w);
+}
+
+static void relpos_load(relpos_at *t)
+{
+    for (int64_t i = 0, n; i < t->u.count; i += n) {
+        n = relpos_run(t, i);
+        cpu_queries_load(&t->u, i, n, relpos_part(t, (t->first + i) / t->w, (t->first + i) % t->w, 0),
+                         t->a->qkv.stride[2]);
+    }
+}
+
 static void relpos_store(const relpos_at *t)
 {
     const relpos *a = t->a;
-    for (int64_t i = 0; i < t->u.count; i++) {
+    for (int64_t i = 0, n; i < t->u.count; i += n) {
+        n = relpos_run(t, i);
         int64_t y = t->y0 + (t->first + i) / t->w, x = t->x0 + (t->first + i) % t->w;
-        cpu_queries_store(&t->u, i,
-                          (float *)a->y.data + t->b * a->y.stride[0] + y * a->y.stride[1] + x * a->y.stride[2] +
-                              t->head * a->D);
-        if (tensor_given(a->lse))
-            ((float *)
-                 a->lse.data)[t->b * a->lse.stride[0] + t->head * a->lse.stride[1] + y * a->lse.stride[2] + x] =
-                cpu_queries_lse(&t->u, i);
+        float *to = (float *)a->y.data + t->b * a->y.stride[0] + y * a->y.stride[1] + x * a->y.stride[2];
+        cpu_queries_store(&t->u, i, n, to + t->head * a->D, a->y.stride[2]);
+        if (!tensor_given(a->lse)) continue;
+        float *lse = (float *)a->lse.data + t->b * a->lse.stride[0] + t->head * a->lse.stride[1];
+        for (int64_t k = 0; k < n; k++) lse[y * a->lse.stride[2] + x + k] = cpu_queries_lse(&t->u, i + k);
     }
 }
 
@@ -327,8 +345,7 @@ static void relpos_task(void *context, int64_t task, int thread)
     t.bias_h = t.line + 2 * max64(a->h, a->w) * nr;
     t.bias_w = t.bias_h + panels * a->h * nr;
     cpu_queries_open(&t.u, k, count, a->D, t.bias_w + panels * a->w * nr);
-    for (int64_t i = 0; i < count; i++)
-        cpu_queries_load(&t.u, i, relpos_part(&t, (t.first + i) / t.w, (t.first + i) % t.w, 0));
+    relpos_load(&t);
     relpos_attend(&t);
     cpu_queries_close(&t.u);
     relpos_store(&t);

@@ -110,14 +110,15 @@ static inline int64_t cpu_queries_lanes(const cpu_queries *u, int64_t panel)
 }
 size_t cpu_queries_floats(const cpu_kernels *k, int64_t count, int64_t D, int64_t keys);
 void cpu_queries_open(cpu_queries *u, const cpu_kernels *k, int64_t count, int64_t D, float *scratch);
-/* Query i from q; the lanes left over are zero. */
-void cpu_queries_load(cpu_queries *u, int64_t i, const float *q);
+/* Queries i .. i+n-1 from rows of q, ld apart; the lanes left over are zero. */
+void cpu_queries_load(cpu_queries *u, int64_t i, int64_t n, const float *q, int64_t ld);
 /* u->s of one panel: k q for `keys` rows of k */
 void cpu_queries_dot(const cpu_queries *u, int64_t panel, int64_t keys, const float *k, int64_t ldk);
 /* Takes u->s, scaled and biased as `scores` of kernels.h does, and the rows of v into the panel's sums. */
 void cpu_queries_take(const cpu_queries *u, int64_t panel, int64_t keys, const float *v, int64_t ldv);
 void cpu_queries_close(cpu_queries *u); /* now o holds the outputs and top the logarithms of the sums */
-void cpu_queries_store(const cpu_queries *u, int64_t i, float *y); /* D floats of query i */
+/* Queries i .. i+n-1 into rows of y, ld apart. */
+void cpu_queries_store(const cpu_queries *u, int64_t i, int64_t n, float *y, int64_t ld);
 static inline float cpu_queries_lse(const cpu_queries *u, int64_t i) { return u->top[i]; }
 
 /* ---- the ops --------------------------------------------------------------------------------------------------

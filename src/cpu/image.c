@@ -30,7 +30,7 @@ static void pool_task(void *context, int64_t task, int thread)
     float *y = (float *)p->y.data + n * p->y.stride[0] + j0 * p->y.stride[1];
     cpu_queries u;
     cpu_queries_open(&u, k, count, C, value + POOL_KEYS * p->ld);
-    for (int64_t i = 0; i < count; i++) cpu_queries_load(&u, i, a + i * p->a.stride[1]);
+    cpu_queries_load(&u, 0, count, a, p->a.stride[1]);
     for (int64_t from = 0; from < S; from += POOL_KEYS) {
         int64_t keys = min64(POOL_KEYS, S - from);
         for (int64_t s = 0; s < keys; s++) {
@@ -45,7 +45,7 @@ static void pool_task(void *context, int64_t task, int thread)
         }
     }
     cpu_queries_close(&u);
-    for (int64_t i = 0; i < count; i++) cpu_queries_store(&u, i, y + i * p->y.stride[1]);
+    cpu_queries_store(&u, 0, count, y, p->y.stride[1]);
     if (!tensor_given(p->lse)) return;
     float *lse = (float *)p->lse.data + n * p->lse.stride[0] + j0;
     for (int64_t i = 0; i < count; i++) lse[i] = cpu_queries_lse(&u, i);
