@@ -161,6 +161,36 @@ SCA_API sca_status sca_mask_prompt(const sca_scene *s, const uint8_t *gray, int 
 /* The same from a file: a PNG of the image's size, or a safetensors file whose tensor `mask_input` is taken as it is. */
 SCA_API sca_status sca_mask_prompt_read(const sca_scene *s, const char *path, float *out);
 
+/* ---- scores -------------------------------------------------------------------------------------- */
+
+typedef struct sca_score_options {
+    const char *results;       /* official inference file (JSON list or JSON Lines), or COCO results           */
+    const char *references;    /* COCO captions file, for COCO results; else NULL                              */
+    const char *split;         /* of inference records; NULL: "inference"; "": all                             */
+    const char *tokenizer;     /* "ptb-3.6.0", "ptb-3.4.1"; NULL: that of the reference program for the file   */
+    const char *resources;     /* folder of METEOR's tables; NULL: no METEOR                                   */
+    const char *tags;          /* file of tagged tokens; NULL: no recall                                       */
+    const char *spice_tuples;  /* file of tuples, or                                                           */
+    const char *spice_command; /* the command that computes SPICE; both NULL: no SPICE                         */
+    const char *format;        /* "text", "json", "markdown"; NULL: text                                       */
+    int per_item;              /* json: with the scores of every item                                          */
+    int partial;               /* leave out what cannot be scored, and say so                                  */
+    int threads;               /* 0 or 1: the calling one                                                      */
+} sca_score_options;
+
+/* Caption metrics of a file of predictions. *notes: lines that say what is absent from the scores, and why; "" if
+ * nothing is. Both are released with sca_free; NULL on failure. */
+SCA_API sca_status sca_score(const sca_score_options *o, char **scores, char **notes);
+
+typedef struct sca_prepare_options {
+    const char *kind;        /* "meteor": METEOR's word lists, synonyms and paraphrases */
+    const char *annotations; /* folder or file that it is made from                     */
+    const char *to;          /* the file to write                                       */
+} sca_prepare_options;
+
+/* Makes one file that is quick to open from files in formats of others. */
+SCA_API sca_status sca_prepare(const sca_prepare_options *o);
+
 /* ---- tokenizers ---------------------------------------------------------------------------------- */
 
 typedef struct sca_tokenizer sca_tokenizer;

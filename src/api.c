@@ -1,5 +1,6 @@
 /* api.c - sca.h over the layers below: where images, models and settings meet. */
 #include "data/data.h"
+#include "eval/eval.h"
 #include "model/model.h"
 
 #include <stdio.h>
@@ -199,18 +200,18 @@ static void take_text(region_result *from, int head, sca_text *to)
     g->tokens = NULL;
 }
 
-sca_status sca_describe(sca_scene *s, const sca_prompt *p, int n, sca_mask *masks, sca_text *texts)
+sca_status sca_describe(sca_scene *s, const sca_prompt *p, int n, sca_mask *masks, sca_text *captions)
 {
     if (n < 0 || (n > 0 && !p))
         return status_fail(SCA_ERR_ARGUMENT, "%d prompts, expected 0 or more and a list of them", n);
     int heads = sca_model_heads(s->m);
     region_result *results = mem_zero((size_t)n, sizeof *results);
     if (n && !results) return mem_fail((size_t)n * sizeof *results, "results");
-    describe_options o = { .masks = masks != NULL, .captions = texts != NULL };
+    describe_options o = { .masks = masks != NULL, .captions = captions != NULL };
     sca_status status = scene_describe(s->inner, p, n, &o, results);
     for (int i = 0; i < n && status == SCA_OK; i++) {
         if (masks) take_mask(s, &results[i], &masks[i]);
-        for (int h = 0; h < heads && texts; h++) take_text(&results[i], h, &texts[i * heads + h]);
+        for (int h = 0; h < heads && captions; h++) take_text(&results[i], h, &captions[i * heads + h]);
     }
     region_result_free(results, n);
     mem_free(results);
@@ -309,4 +310,59 @@ sca_status sca_mask_prompt_read(const sca_scene *s, const char *path, float *out
     sca_status status = sca_mask_prompt(s, gray, width, height, out);
     mem_free(gray);
     return status == SCA_OK ? status : status_context(status, "%s", path);
+}
+
+/* ---- scores -------------------------------------------------------------------------------------------- */
+
+static sca_status score_format_of(const char *name, score_format *out)
+{
+    static const char *const names[] = { "text", "json", "markdown" };
+    *out = SCORE_TEXT;
+    for (size_t i = 0; name && i < LENGTH(names); i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (score_format)i;
+            return SCA_OK;
+        }
+    if (!name) return SCA_OK;
+    return status_fail(SCA_ERR_ARGUMENT, "the format '%s' is not known, expected text, json or markdown", name);
+}
+
+sca_status sca_score(const sca_score_options *o, char **scores, char **notes)
+{
+    str out = { 0 }, said = { 0 };
+    score_options inner = { .results = o->results,
+                            .references = o->references,
+                            .split = o->split,
+                            .tokenizer = o->tokenizer,
+                            .resources = o->resources,
+                            .tags = o->tags,
+                            .spice_tuples = o->spice_tuples,
+                            .spice_command = o->spice_command,
+                            .per_item = o->per_item != 0,
+                            .partial = o->partial != 0,
+                            .threads = o->threads };
+    *scores = *notes = NULL;
+    TRY(score_format_of(o->format, &inner.format));
+    sca_status status = o->results ? score_run(&inner, &out, &said)
+                                   : status_fail(SCA_ERR_ARGUMENT, "no file of predictions is named");
+    if (status == SCA_OK) status = str_take(&said, notes);
+    if (status == SCA_OK) status = str_take(&out, scores);
+    if (status != SCA_OK) {
+        mem_free(*notes);
+        *notes = NULL;
+    }
+    str_free(&out);
+    str_free(&said);
+    return status;
+}
+
+/* ---- prepared files ------------------------------------------------------------------------------------ */
+
+sca_status sca_prepare(const sca_prepare_options *o)
+{
+    if (!o->kind || !o->annotations || !o->to)
+        return status_fail(SCA_ERR_ARGUMENT, "kind, annotations and to are needed to prepare a file");
+    if (strcmp(o->kind, "meteor") != 0)
+        return status_fail(SCA_ERR_ARGUMENT, "the kind '%s' cannot be prepared, expected meteor", o->kind);
+    return meteor_make(o->annotations, o->to);
 }

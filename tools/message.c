@@ -106,6 +106,8 @@ void message_start(void)
     sca_progress_to(on_progress, NULL);
 }
 
+void message_note(const char *text) { print_line("", text); }
+
 int fail_now(void)
 {
     print_line("", sca_last_error());

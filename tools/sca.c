@@ -33,6 +33,15 @@ static const command commands[] = {
       run_tokenize,
       "Reads JSON Lines from standard input: {\"text\": ...} becomes {\"ids\": [...], \"decoded\": ...}.\n"
       "DIR needs only the tokenizer files.\n" },
+    { "prepare", "KIND --annotations FILE|DIR --to FILE", "a file that is quick to open, from files of others",
+      PREPARE, run_prepare,
+      "KIND meteor: the folder of METEOR's word lists; tools/meteor_data.sh obtains them and calls this.\n" },
+    { "score", "PREDICTIONS.json [--references CAPTIONS.json] [--format text|json|markdown] [--per-item]",
+      "caption metrics of a file of predictions", SCORE, run_score,
+      "Reads the official inference file (a JSON list, or one record per line) or COCO results with --references.\n"
+      "METEOR needs the tables that tools/meteor_data.sh prepares; SPICE tuples or a command; recall tags. What "
+      "is\n"
+      "not there is left out of the scores and named on standard error.\n" },
 };
 
 /* ---- help ------------------------------------------------------------------------------------------------------

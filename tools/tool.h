@@ -11,6 +11,7 @@ enum { DONE = 0, FAILED = 1, USAGE = 2 };
 
 /* Where messages, warnings and progress of the library go: standard error. SCA_LOG=debug|info|warn|error. */
 void message_start(void);
+void message_note(const char *text);                       /* a line, as a message of the library */
 int fail_now(void);                                        /* prints sca_last_error(); returns FAILED */
 int fail_usage(const char *format, ...) PRINTF_LIKE(1, 2); /* prints; returns USAGE                    */
 
@@ -25,7 +26,9 @@ enum option_group { /* what a command takes, as a set */
                     EXPORT = 32,
                     INFO = 64,
                     TOKENS = 128,
-                    RUN = 256
+                    RUN = 256,
+                    SCORE = 512,
+                    PREPARE = 1024
 };
 
 enum option_id {
@@ -76,6 +79,10 @@ sca_status output_probe(const char *path);
 /* Text for a terminal: malformed UTF-8 and control characters are replaced. */
 void put_printable(str *s, const char *text);
 void put_count(str *s, int64_t n); /* 1,234,567 */
+
+/* The folder `resources` beside the program, where tools/meteor_data.sh puts METEOR's tables; also when it is not
+ * there. NULL when out of memory or the program's place is unknown; mem_free. */
+char *resources_dir(void);
 
 /* ---- regions (regions.c) ------------------------------------------------------------------------------------ */
 
@@ -135,5 +142,7 @@ int run_segment(const arguments *a);
 int run_export(const arguments *a);
 int run_info(const arguments *a);
 int run_tokenize(const arguments *a);
+int run_score(const arguments *a);
+int run_prepare(const arguments *a);
 
 #endif
