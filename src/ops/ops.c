@@ -372,9 +372,7 @@ const char *op_name(op_id id)
 /* ---- devices ------------------------------------------------------------------------------------------------ */
 
 static const backend *const backends[] = {
-#ifdef SCA_HAS_CPU
     &cpu_backend,
-#endif
     &ref_backend,
     &null_backend,
 };
@@ -382,9 +380,7 @@ static const backend *const backends[] = {
 const char *const *dev_kinds(void)
 {
     static const char *const names[LENGTH(backends) + 1] = {
-#ifdef SCA_HAS_CPU
         "cpu",
-#endif
         "ref",
         "null",
     };

@@ -1,0 +1,409 @@
+/* op_run.c - cases on devices. */
+#include "op_run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- reading a case ------------------------------------------------------------------------------------------ */
+
+/* The i-th name in "(y, x, w)". */
+static bool parameter_name(const char *arguments, int i, char name[16])
+{
+    const char *p = arguments + 1;
+    for (; i > 0 && p; i--) p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL;
+    if (!p) return false;
+    p += strspn(p, " ");
+    size_t n = strcspn(p, ",)");
+    snprintf(name, 16, "%.*s", (int)n, p);
+    return true;
+}
+
+static int count_tensors(const char *parameters)
+{
+    int n = 0;
+    for (const char *p = parameters; (p = strstr(p, "tensor ")) != NULL; p++) n++;
+    return n;
+}
+
+static int find_name(const op_plan *p, const char *name)
+{
+    for (int i = 0; i < p->n; i++)
+        if (strcmp(p->spec[i].name, name) == 0) return i;
+    return -1;
+}
+
+static bool read_word(op_plan *p, op_spec *s, const char *word)
+{
+    s->same_as = -1;
+    if (strcmp(word, "-") == 0) return true;
+    s->given = true;
+    if (*word == '@') return (s->same_as = find_name(p, word + 1)) >= 0;
+    if (*word == '+') s->adds = *word++ == '+';
+    if (!strchr("APFWIUfhg", *word)) return false;
+    s->type = *word++;
+    while (s->ndim < 4) {
+        char *end;
+        s->dim[s->ndim] = strtoll(word, &end, 10);
+        if (end == word || s->dim[s->ndim++] < 1) return false;
+        word = end;
+        if (*word != 'x') break;
+        word++;
+    }
+    if (*word == '/') snprintf(s->views, sizeof s->views, "%s", ++word);
+    return s->ndim > 0 && strspn(s->views, "strpbquo") == strlen(s->views) && strlen(word) == strlen(s->views);
+}
+
+static bool read_words(op_plan *p, const char *words)
+{
+    const op_signature *g = &op_signatures[p->op];
+    p->n = count_tensors(g->parameters);
+    for (int i = 0; i < p->n; i++) {
+        parameter_name(g->arguments, i, p->spec[i].name);
+        p->spec[i].output = i < op_outputs(p->op);
+    }
+    for (int i = 0; i < p->n; i++) {
+        char word[64];
+        size_t n = strcspn(words, " ");
+        snprintf(word, sizeof word, "%.*s", (int)n, words);
+        if (!read_word(p, &p->spec[i], word)) return false;
+        words += n + strspn(words + n, " ");
+    }
+    for (int i = 0; i < p->n; i++) /* in place: the same type, dims and views */
+        if (p->spec[i].given && p->spec[i].same_as >= 0) {
+            const op_spec *other = &p->spec[p->spec[i].same_as];
+            p->spec[i].type = other->type;
+            p->spec[i].ndim = other->ndim;
+            memcpy(p->spec[i].dim, other->dim, sizeof other->dim);
+        }
+    return *words == 0;
+}
+
+/* ---- numbers --------------------------------------------------------------------------------------------------- */
+
+static uint64_t next_random(uint64_t *state) /* splitmix64 */
+{
+    uint64_t z = (*state += 0x9E3779B97F4A7C15ull);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return z ^ (z >> 31);
+}
+
+static double uniform(uint64_t *state) { return (double)(next_random(state) >> 11) * 0x1p-53; }
+
+static uint64_t seed_of(const char *text) /* FNV-1a */
+{
+    uint64_t h = 0xCBF29CE484222325ull;
+    for (; *text; text++) h = (h ^ (unsigned char)*text) * 0x100000001B3ull;
+    return h;
+}
+
+static int64_t elements(const op_spec *s)
+{
+    int64_t n = 1;
+    for (int i = 0; i < s->ndim; i++) n *= s->dim[i];
+    return n;
+}
+
+/* Largest index + 1 that an integer input of this op may hold. */
+static int64_t index_limit(const op_plan *p)
+{
+    switch (p->op) {
+    case OP_embedding_fwd: return p->spec[1].dim[0];
+    case OP_attention_fwd: return p->spec[3].dim[0];
+    case OP_cross_entropy_fwd: return p->spec[2].dim[1];
+    default: return 100;
+    }
+}
+
+static double draw(const op_plan *p, const op_spec *s, uint64_t *state)
+{
+    double u = uniform(state);
+    if (s->type == 'I') {
+        if (p->op == OP_cross_entropy_fwd && uniform(state) < 0.2) return -100;
+        return floor(u * (double)index_limit(p));
+    }
+    if (s->type == 'U') return u < 0.5;
+    if (strchr(s->views, 'u')) return u;
+    if (strchr(s->views, 'o')) return 2 * u - 1;
+    double normal = u + uniform(state) + uniform(state) + uniform(state) - 2; /* variance 1/3 */
+    normal *= 1.7320508075688772;
+    if (strchr(s->views, 'b')) return 40 * normal;
+    if (strchr(s->views, 'q')) return rint(4 * normal) / 4;
+    return normal;
+}
+
+/* Numbers of a tensor that repeats are drawn once. */
+static bool draw_values(op_plan *p)
+{
+    for (int i = 0; i < p->n; i++) {
+        const op_spec *s = &p->spec[i];
+        if (!s->given || s->same_as >= 0 || (s->output && !s->adds)) continue;
+        uint64_t state = p->seed + 0x9E3779B97F4A7C15ull * (unsigned)i;
+        int64_t n = elements(s), unique = strchr(s->views, 'r') ? n / s->dim[0] : n;
+        p->values[i] = malloc((size_t)n * sizeof(double));
+        if (!p->values[i]) return false;
+        for (int64_t k = 0; k < n; k++)
+            p->values[i][k] = k < unique ? draw(p, s, &state) : p->values[i][k - unique];
+    }
+    return true;
+}
+
+bool op_plan_read(const op_case *c, op_plan *p)
+{
+    char options[128];
+    *p = (op_plan){ .op = c->op, .o = c->o, .loosen = c->loosen > 0 ? c->loosen : 1 };
+    op_options_text(c->op, &c->o, options, sizeof options);
+    snprintf(p->text, sizeof p->text, "%s %s%s%s", op_name(c->op), c->tensors, *options ? " | " : "", options);
+    p->seed = seed_of(p->text);
+    if (read_words(p, c->tensors) && draw_values(p)) return true;
+    fprintf(stderr, "malformed case: %s\n", p->text);
+    op_plan_free(p);
+    return false;
+}
+
+void op_plan_free(op_plan *p)
+{
+    for (int i = 0; i < OP_MAX_TENSORS; i++) {
+        free(p->values[i]);
+        p->values[i] = NULL;
+    }
+}
+
+bool op_plan_has(const op_plan *p, char type, char view)
+{
+    for (int i = 0; i < p->n; i++)
+        if (p->spec[i].given && p->spec[i].type == type && (!view || strchr(p->spec[i].views, view))) return true;
+    return false;
+}
+
+/* ---- tensors on a device ------------------------------------------------------------------------------------------ */
+
+dtype op_type(char letter, const dev *d, dtype weight)
+{
+    bool wide = d->kind->act == DT_F64;
+    switch (letter) {
+    case 'A': return d->kind->act;
+    case 'P':
+    case 'F': return wide ? DT_F64 : DT_F32;
+    case 'W': return wide ? DT_F64 : weight;
+    case 'I': return DT_I32;
+    case 'U': return DT_U8;
+    case 'f': return DT_F32;
+    case 'h': return DT_F16;
+    default: return DT_BF16;
+    }
+}
+
+/* The buffer a view lies in: axes in memory order, room to spare. */
+static int whole_dims(const op_spec *s, bool plain, int64_t dim[4])
+{
+    memcpy(dim, s->dim, sizeof s->dim);
+    if (plain) return s->ndim;
+    if (strchr(s->views, 'r')) dim[0] = 1;
+    if (strchr(s->views, 't')) {
+        dim[1] = s->dim[2];
+        dim[2] = s->dim[1];
+    }
+    if (strchr(s->views, 's')) {
+        dim[s->ndim - 1] += 5;
+        if (s->ndim >= 2) dim[s->ndim - 2] += 1;
+    }
+    return s->ndim;
+}
+
+static tensor view_of(tensor whole, const op_spec *s, bool plain)
+{
+    if (plain) return whole;
+    if (strchr(s->views, 's')) {
+        whole = tensor_slice(whole, s->ndim - 1, 2, whole.dim[s->ndim - 1] - 5);
+        if (s->ndim >= 2) whole = tensor_slice(whole, s->ndim - 2, 1, whole.dim[s->ndim - 2] - 1);
+    }
+    if (strchr(s->views, 't')) whole = tensor_swap(whole, 1, 2);
+    /* Strided and one axis less to repeat: the axis of 1 may have been widened, its first row is used. */
+    if (strchr(s->views, 'r')) whole = tensor_expand(tensor_slice(whole, 0, 0, 1), 0, s->dim[0]);
+    return whole;
+}
+
+static char *element(tensor t, int64_t index)
+{
+    int64_t offset = 0;
+    for (int i = t.ndim - 1; i >= 0; i--) {
+        offset += index % t.dim[i] * t.stride[i];
+        index /= t.dim[i];
+    }
+    return (char *)t.data + offset * (int64_t)dtype_bytes(t.type);
+}
+
+static void store(tensor t, int64_t index, double value)
+{
+    char *p = element(t, index);
+    if (t.type == DT_I32)
+        memcpy(p, &(int32_t){ (int32_t)value }, 4);
+    else if (t.type == DT_U8)
+        *p = (char)value;
+    else
+        dtype_convert(t.type, p, DT_F64, &value, 1);
+}
+
+static double load(tensor t, int64_t index)
+{
+    const char *p = element(t, index);
+    double value;
+    int32_t whole;
+    if (t.type == DT_I32) {
+        memcpy(&whole, p, 4);
+        return whole;
+    }
+    if (t.type == DT_U8) return (unsigned char)*p;
+    dtype_convert(DT_F64, &value, t.type, p, 1);
+    return value;
+}
+
+static double rounded(dtype type, double value)
+{
+    char narrow[8];
+    if (!dtype_is_float(type)) return value;
+    dtype_convert(type, narrow, DT_F64, &value, 1);
+    dtype_convert(DT_F64, &value, type, narrow, 1);
+    return value;
+}
+
+static bool in_out_of(const op_plan *p)
+{
+    if (p->op == OP_conv_transpose_fwd) return true;
+    return p->op == OP_linear_fwd ? p->o.linear.in_out : p->op == OP_pack ? p->o.in_out : false;
+}
+
+/* The same weight in the device's panels. */
+static tensor packed(op_instance *s, const op_plan *p, tensor w)
+{
+    bool in_out = in_out_of(p);
+    int64_t first = w.dim[0], rest = tensor_count(w) / first;
+    size_t bytes = s->d->kind->panel_bytes(w.type, in_out ? rest : first, in_out ? first : rest);
+    tensor y = tensor_on(arena_bytes(&s->a, bytes), w.type, w.ndim, w.dim);
+    y.layout = LAYOUT_PANELS;
+    op_pack(s->d, y, w, in_out);
+    return y;
+}
+
+static bool place(op_instance *s, const op_plan *p, int i, const dev *round)
+{
+    const op_spec *spec = &p->spec[i];
+    int64_t dim[4];
+    dtype type = op_type(spec->type, s->d, s->weight);
+    s->whole[i] = arena_tensor(&s->a, type, whole_dims(spec, s->plain, dim), dim);
+    s->t[i] = view_of(s->whole[i], spec, s->plain);
+    size_t bytes = tensor_bytes(s->whole[i]);
+    s->before[i] = malloc(bytes);
+    if (!s->before[i] || !s->whole[i].data) return false;
+    memset(s->before[i], 0xFF, bytes); /* NaN of every float type */
+    tensor on_host = s->whole[i];
+    on_host.data = s->before[i];
+    on_host = view_of(on_host, spec, s->plain);
+    dtype to = op_type(spec->type, round, s->weight);
+    for (int64_t k = 0; p->values[i] && k < elements(spec); k++) store(on_host, k, rounded(to, p->values[i][k]));
+    dev_put(s->d, s->whole[i], s->before[i], bytes);
+    return true;
+}
+
+static size_t room(const op_plan *p, const dev *d)
+{
+    size_t bytes = 65536;
+    for (int i = 0; i < p->n; i++) {
+        int64_t dim[4];
+        size_t n = 8;
+        if (!p->spec[i].given) continue;
+        whole_dims(&p->spec[i], false, dim);
+        for (int k = 0; k < p->spec[i].ndim; k++)
+            n *= (size_t)(dim[k] > p->spec[i].dim[k] ? dim[k] : p->spec[i].dim[k]);
+        bytes += n + 1024;
+        if (p->spec[i].type != 'W' || !d->kind->panel_bytes) continue;
+        int64_t first = p->spec[i].dim[0], rest = elements(&p->spec[i]) / first;
+        bytes += d->kind->panel_bytes(DT_F64, first, rest) + d->kind->panel_bytes(DT_F64, rest, first);
+        /* the product with the unit matrix that shows what was packed */
+        if (p->op == OP_pack) bytes += (size_t)(first * first + rest * rest + first * rest) * 8;
+    }
+    return bytes;
+}
+
+bool op_instance_open(op_instance *s, dev *d, const op_plan *p, dtype weight, bool panels, bool plain,
+                      const dev *round)
+{
+    *s = (op_instance){ .d = d, .weight = weight, .panels = panels, .plain = plain };
+    if (arena_open(d, room(p, d), &s->a) != SCA_OK) return false;
+    s->a.debug = true;
+    for (int i = 0; i < p->n; i++) {
+        const op_spec *spec = &p->spec[i];
+        if (!spec->given || (spec->same_as >= 0 && !plain)) continue;
+        if (!place(s, p, i, round)) return false;
+    }
+    for (int i = 0; i < p->n; i++) {
+        const op_spec *spec = &p->spec[i];
+        if (spec->given && spec->same_as >= 0 && !plain) s->t[i] = s->t[spec->same_as];
+        if (panels && !spec->output && spec->type == 'W' && strchr(spec->views, 'p'))
+            s->t[i] = packed(s, p, s->t[i]);
+    }
+    return d->status == SCA_OK;
+}
+
+void op_instance_close(op_instance *s)
+{
+    arena_close(&s->a);
+    for (int i = 0; i < OP_MAX_TENSORS; i++) free(s->before[i]);
+    *s = (op_instance){ 0 };
+}
+
+/* The whole buffer that t[i] lies in, fetched; free. */
+static void *fetched(op_instance *s, int i)
+{
+    size_t bytes = tensor_bytes(s->whole[i]);
+    void *now = malloc(bytes);
+    if (now && dev_get(s->d, now, s->whole[i], bytes) == SCA_OK) return now;
+    free(now);
+    return NULL;
+}
+
+static tensor host_view(const op_instance *s, int i, void *bytes)
+{
+    tensor t = s->t[i];
+    if (t.layout != LAYOUT_ROWS) t = s->whole[i];
+    t.data = (char *)bytes + ((const char *)t.data - (const char *)s->whole[i].data);
+    return t;
+}
+
+static double *as_doubles(const op_instance *s, int i, void *bytes)
+{
+    tensor t = host_view(s, i, bytes);
+    double *v = malloc((size_t)tensor_count(t) * sizeof *v);
+    for (int64_t k = 0; v && k < tensor_count(t); k++) v[k] = load(t, k);
+    return v;
+}
+
+double *op_instance_values(op_instance *s, int i)
+{
+    void *now = fetched(s, i);
+    double *v = now ? as_doubles(s, i, now) : NULL;
+    free(now);
+    return v;
+}
+
+double *op_instance_before(op_instance *s, int i) { return as_doubles(s, i, s->before[i]); }
+
+bool op_instance_kept(op_instance *s, const op_plan *p, int i, bool output)
+{
+    void *now = fetched(s, i);
+    if (!now) return false;
+    size_t bytes = tensor_bytes(s->whole[i]);
+    if (output) { /* what the op may write is put out of sight on both sides */
+        tensor a = host_view(s, i, now), b = host_view(s, i, s->before[i]);
+        for (int64_t k = 0; k < elements(&p->spec[i]); k++) {
+            memset(element(a, k), 0, dtype_bytes(a.type));
+            memset(element(b, k), 0, dtype_bytes(b.type));
+        }
+    }
+    bool kept = memcmp(now, s->before[i], bytes) == 0;
+    free(now);
+    return kept;
+}
