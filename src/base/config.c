@@ -12,8 +12,7 @@
 
 enum { FILE_MOST = 1 << 20, INCLUDES_MOST = 64, ITEMS_MOST = 10000, SETS_MOST = 256, NAME_BYTES = 256 };
 
-/* ---- the table
- * --------------------------------------------------------------------------------------------------- */
+/* ---- the table --------------------------------------------------------------------------------------- */
 
 #define ROW(k, s, n, v, h) .kind = (k), .key = #s "." #n, .section = #s, .name = #n, .value = (v), .help = (h)
 #define AT(s, n) offsetof(config, s##_##n)
@@ -43,8 +42,7 @@ const size_t config_n_settings = N_SETTINGS;
 static void *member(config *c, size_t offset) { return (char *)c + offset; }
 static const void *member_of(const config *c, size_t offset) { return (const char *)c + offset; }
 
-/* ---- data sets: members by name
- * ---------------------------------------------------------------------------------- */
+/* ---- data sets: members by name ---------------------------------------------------------------------- */
 
 #define FIELD(n)                                                                                                   \
     {                                                                                                              \
@@ -55,8 +53,7 @@ const config_field config_fields[] = { FIELD(kind),  FIELD(annotations), FIELD(i
 const size_t config_n_fields = LENGTH(config_fields);
 static const char *const field_names[] = { "kind", "annotations", "images", "split", "task", "name", "weight" };
 
-/* ---- failures
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- failures ---------------------------------------------------------------------------------------- */
 
 static sca_status unknown(const char *what, const char *name, const char *const *names, size_t count)
 {
@@ -95,8 +92,7 @@ static sca_status wrong(const char *key, const yaml_value *v, const char *expect
     return status_fail(SCA_ERR_ARGUMENT, "%s is '%s', expected %s", key, v->text, expected);
 }
 
-/* ---- values
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------ */
 
 static bool is_null(const yaml_value *v)
 {
@@ -174,8 +170,7 @@ static sca_status read_enum(const setting *s, const yaml_value *v, char out[32])
     return wrong(s->key, v, s->choices);
 }
 
-/* ---- lists of names and rates
- * -------------------------------------------------------------------------------------------- */
+/* ---- lists of names and rates ------------------------------------------------------------------------ */
 
 static void free_names(char **names, size_t count)
 {
@@ -280,8 +275,7 @@ static sca_status set_reals(config *c, const setting *s, const yaml_value *v)
     return SCA_OK;
 }
 
-/* ---- data sets
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- data sets --------------------------------------------------------------------------------------- */
 
 static sca_status set_field(config_dataset *d, const char *where, const char *name, const yaml_value *v)
 {
@@ -346,9 +340,7 @@ sca_status config_put(config *c, const setting *s, const yaml_value *v)
     return SCA_OK;
 }
 
-/* ---- files
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- files ------------------------------------------------------------------------------------------- */
 
 typedef struct source { /* a file being read, and those that include it */
     const struct source *by;
@@ -463,8 +455,7 @@ done:
     return status;
 }
 
-/* ---- open, copy, close
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- open, copy, close ------------------------------------------------------------------------------- */
 
 /* Defaults are read by the same rules as everything else. */
 static sca_status set_default(config *c, const setting *s)

@@ -25,8 +25,7 @@ static sca_status no_parts(const char *key, const setting *s)
     return status_fail(SCA_ERR_ARGUMENT, "'%s': %s has no parts", key, s->key);
 }
 
-/* ---- output
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- output ------------------------------------------------------------------------------------------ */
 
 static void put_dataset(str *s, const config_dataset *d)
 {
@@ -142,8 +141,7 @@ void config_help(str *text)
     }
 }
 
-/* ---- parts of lists
- * ------------------------------------------------------------------------------------------------ */
+/* ---- parts of lists ---------------------------------------------------------------------------------- */
 
 /* Lists change by way of their text: as a tree their parts are found and replaced alike, whatever the kind, and the
  * result passes the same checks as a file. */
@@ -239,8 +237,7 @@ static void put_tree(str *s, const yaml_value *v, bool inside)
     str_putc(s, v->type == YAML_LIST ? ']' : '}');
 }
 
-/* ---- assignments
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- assignments ------------------------------------------------------------------------------------- */
 
 /* Scalars are taken as they are: no quotes, no comments, so that any path can be given. */
 static sca_status set_scalar(config *c, const setting *s, const char *text)
@@ -337,8 +334,7 @@ done:
     return status;
 }
 
-/* ---- the public side
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the public side --------------------------------------------------------------------------------- */
 
 sca_status sca_config_open(const char *yaml_or_null, sca_config **out)
 {

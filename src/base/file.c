@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- system calls: retried when interrupted, failing when a test asks ------------------------------------ */
+/* ---- system calls: retried when interrupted, failing when a test asks -------------------------------- */
 
 static bool faulty(void)
 {
@@ -72,7 +72,7 @@ static sca_status io_fail(const char *path, const char *verb, int error)
                        strerror_r(error, buffer, sizeof buffer));
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------ */
+/* ---- reading ----------------------------------------------------------------------------------------- */
 
 static const char *kind_of(mode_t mode)
 {
@@ -201,7 +201,7 @@ sca_status dir_make(const char *path)
     return made ? SCA_OK : io_fail(path, "make the folder", error);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------- */
 
 enum { BUFFER_BYTES = 1 << 16, LINKS_MOST = 40, NAME_KEPT = 200 };
 
@@ -449,7 +449,7 @@ sca_status file_write(const char *path, const void *data, size_t bytes)
     return status;
 }
 
-/* ---- growing files -------------------------------------------------------------------------------------------- */
+/* ---- growing files ----------------------------------------------------------------------------------- */
 
 struct file_log {
     int fd;

@@ -10,16 +10,33 @@
 
 enum { SMALL_BYTES = 1 << 30 }; /* json_open: tokenizer.json of large vocabularies has tens of megabytes */
 
-/* ---- memory: after some failed allocations jansson tells of a syntax error, after others it loses characters
- * --------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------ */
 
-static _Thread_local bool no_memory;
+/* After some failed allocations jansson tells of a syntax error, after others it loses characters, and when the text of
+ * a number cannot be kept an assertion of its own ends the program. Such a text grows in powers of two: when memory is
+ * short these few small blocks come from a pool, the value read is refused all the same. */
+enum { POOL_BYTES = 8192, POOL_LEAST = 16, POOL_MOST = 1024 };
+enum { NUMBER_BYTES = 400 }; /* no finite double needs more; so its text stays below POOL_MOST */
+
+static _Thread_local bool no_memory, loading;
+static _Thread_local size_t pool_used;
+static _Thread_local _Alignas(16) char pool[POOL_BYTES];
 
 static void *counted_alloc(size_t bytes)
 {
     void *p = mem_alloc(bytes);
-    if (!p) no_memory = true;
-    return p;
+    if (p) return p;
+    no_memory = true;
+    bool grows = loading && bytes >= POOL_LEAST && bytes <= POOL_MOST && (bytes & (bytes - 1)) == 0;
+    if (!grows || bytes > POOL_BYTES - pool_used) return NULL;
+    pool_used += bytes;
+    return pool + pool_used - bytes;
+}
+
+static void counted_free(void *p)
+{
+    const char *at = p;
+    if (at < pool || at >= pool + POOL_BYTES) mem_free(p);
 }
 
 /* A program that gave jansson its own allocator keeps it: what it allocated must go back there. */
@@ -28,7 +45,7 @@ static void take_allocator(void)
     json_malloc_t allocate;
     json_free_t release;
     json_get_alloc_funcs(&allocate, &release);
-    if (allocate == malloc && release == free) json_set_alloc_funcs(counted_alloc, mem_free);
+    if (allocate == malloc && release == free) json_set_alloc_funcs(counted_alloc, counted_free);
 }
 
 static void prepare(void)
@@ -36,10 +53,10 @@ static void prepare(void)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, take_allocator);
     no_memory = false;
+    pool_used = 0;
 }
 
-/* ---- where values end ------------------------------------------------------------------------------------------
- */
+/* ---- where values end -------------------------------------------------------------------------------- */
 
 typedef struct scan {
     const char *text, *name; /* name: for messages */
@@ -104,8 +121,10 @@ static sca_status skip_value(scan *s, size_t around)
         } else if (depth == 0 && (c == ',' || c == ':' || is_space(c))) {
             return SCA_OK;
         } else {
-            s->at++;
-            continue; /* inside a number or a word */
+            size_t from = s->at++;
+            while (s->at < s->bytes && s->text[s->at] && !strchr("\",:[]{} \t\r\n", s->text[s->at])) s->at++;
+            if (s->at - from > NUMBER_BYTES) return fail_at(s, from, "a number or word too long to be one");
+            continue;
         }
         if (depth == 0) return SCA_OK;
     }
@@ -117,8 +136,10 @@ static sca_status load(const scan *s, size_t begin, json_t **out)
 {
     json_error_t error;
     prepare();
+    loading = true;
     *out = json_loadb(s->text + begin, s->at - begin, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL,
                       &error);
+    loading = false;
     if (*out && !no_memory) return SCA_OK;
     json_decref(*out);
     *out = NULL;
@@ -128,8 +149,7 @@ static sca_status load(const scan *s, size_t begin, json_t **out)
     return fail_at(s, begin + at, error.text);
 }
 
-/* ---- small documents
- * ---------------------------------------------------------------------------------------------- */
+/* ---- small documents --------------------------------------------------------------------------------- */
 
 sca_status json_parse(const char *text, size_t bytes, const char *name, json_t **out)
 {
@@ -180,8 +200,7 @@ sca_status json_save(const char *path, const json_t *value)
     return d.status;
 }
 
-/* ---- members
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- members ----------------------------------------------------------------------------------------- */
 
 /* "0", "'text'", "a list": what was found, for messages. */
 static void put_found(str *s, const json_t *value)
@@ -305,8 +324,7 @@ sca_status json_may_text(const json_t *object, const char *key, const char *file
     return !v || json_is_null(v) ? SCA_OK : to_text(v, key, file, out);
 }
 
-/* ---- writers
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- writers ----------------------------------------------------------------------------------------- */
 
 void json_put_text(str *s, const char *text, size_t bytes)
 {
@@ -344,8 +362,7 @@ void json_put_real(str *s, double value)
     }
 }
 
-/* ---- streams
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- streams ----------------------------------------------------------------------------------------- */
 
 typedef struct stream {
     scan s;

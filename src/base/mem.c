@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-/* ---- faults --------------------------------------------------------------------------------------- */
+/* ---- faults ------------------------------------------------------------------------------------------ */
 
 static atomic_int_fast64_t alloc_left, io_left; /* operations until the one that fails; 0 or less: none */
 static atomic_bool fired;
@@ -31,7 +31,7 @@ void fault_io(int64_t nth) { arm(&io_left, nth); }
 bool fault_fired(void) { return atomic_load(&fired); }
 bool fault_io_now(void) { return fault_now(&io_left); }
 
-/* ---- memory ----------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------ */
 
 void *mem_alloc(size_t bytes) { return fault_now(&alloc_left) ? NULL : malloc(bytes ? bytes : 1); }
 

@@ -11,8 +11,7 @@
 
 enum { CHUNK_BYTES = 1 << 16, PROTOCOL_MOST = 5 };
 
-/* ---- what the document owns
- * --------------------------------------------------------------------------------------- */
+/* ---- what the document owns -------------------------------------------------------------------------- */
 
 typedef struct chunk {
     struct chunk *next;
@@ -42,8 +41,7 @@ static void *take(pickle *p, size_t bytes)
     return at;
 }
 
-/* ---- the machine
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the machine ------------------------------------------------------------------------------------- */
 
 typedef struct machine {
     pickle *p;
@@ -135,8 +133,7 @@ static sca_status push_new(machine *m, pickle_type type)
     return push(m, v);
 }
 
-/* ---- items
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- items ------------------------------------------------------------------------------------------- */
 
 /* The arrays hold the next power of two, from 4 on, so that the count tells when they are full. */
 static sca_status add_items(machine *m, pickle_value *to, pickle_value **items, size_t count)
@@ -202,8 +199,7 @@ static sca_status add_popped(machine *m, pickle_type type, size_t count)
     return add_items(m, to, m->stack + m->depth, count);
 }
 
-/* ---- arguments of opcodes
- * ------------------------------------------------------------------------------------------------ */
+/* ---- arguments of opcodes ---------------------------------------------------------------------------- */
 
 static sca_status need(machine *m, uint64_t bytes, const uint8_t **out)
 {
@@ -247,8 +243,7 @@ static sca_status short_line(machine *m, char out[64], size_t *length)
     return SCA_OK;
 }
 
-/* ---- numbers
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- numbers ----------------------------------------------------------------------------------------- */
 
 static sca_status push_int(machine *m, pickle_type type, int64_t value)
 {
@@ -338,9 +333,7 @@ static sca_status push_decimal_real(machine *m)
     return push_real(m, text[0] == '-' && word[0] == 'i' ? -value : value);
 }
 
-/* ---- texts
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* ---- texts ------------------------------------------------------------------------------------------- */
 
 /* Pushes text[0..bytes), which is copied. */
 static sca_status push_text(machine *m, pickle_type type, const void *text, size_t bytes)
@@ -491,8 +484,7 @@ static sca_status push_unicode_line(machine *m)
     return push(m, v);
 }
 
-/* ---- globals and calls
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- globals and calls ------------------------------------------------------------------------------- */
 
 static sca_status push_global(machine *m, const char *module, size_t module_bytes, const char *name,
                               size_t name_bytes)
@@ -621,9 +613,7 @@ static sca_status push_persid(machine *m, bool in_stack)
     return push_of(m, PICKLE_PERSID, &id, 1);
 }
 
-/* ---- memo
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- memo -------------------------------------------------------------------------------------------- */
 
 /* Picklers number from 0 or 1 on, so no number reaches the length of the input. */
 static sca_status memo_put(machine *m, uint64_t index)
@@ -668,9 +658,7 @@ static sca_status memo(machine *m, size_t bytes, sca_status (*act)(machine *, ui
     return act(m, (uint64_t)value);
 }
 
-/* ---- opcodes
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- opcodes ----------------------------------------------------------------------------------------- */
 
 static sca_status read_protocol(machine *m)
 {
@@ -798,9 +786,7 @@ static sca_status run(machine *m)
     return SCA_OK;
 }
 
-/* ---- the document
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- the document ------------------------------------------------------------------------------------ */
 
 sca_status pickle_open(const void *data, size_t bytes, const char *name, const char *const *allowed, pickle **out,
                        size_t *used)

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- one line of text from whatever a message holds ------------------------------------------------ */
+/* ---- one line of text from whatever a message holds -------------------------------------------------- */
 
 enum {
     RAW_BYTES = 8192, /* formatted on the stack up to here, so that messages work without memory */
@@ -100,7 +100,7 @@ static void format_line(const char *format, va_list args, char *out)
     if (text != raw) mem_free(text);
 }
 
-/* ---- status ------------------------------------------------------------------------------------------- */
+/* ---- status ------------------------------------------------------------------------------------------ */
 
 static _Thread_local char message[STATUS_MESSAGE_BYTES + ESCAPED];
 
@@ -155,7 +155,7 @@ void assert_failed(const char *condition, const char *file, int line)
 }
 #endif
 
-/* ---- sinks ----------------------------------------------------------------------------------------------- */
+/* ---- sinks ------------------------------------------------------------------------------------------- */
 
 /* Readers hold the lock while they call the sink: once sca_log_to has returned, the old sink is never called again.
  */

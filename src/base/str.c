@@ -28,7 +28,7 @@ static void leave_c_locale(locale_t old)
     if (old) uselocale(old);
 }
 
-/* ---- growable text ------------------------------------------------------------------------------------ */
+/* ---- growable text ----------------------------------------------------------------------------------- */
 
 /* Room for `more` bytes and the closing 0. */
 static bool reserve(str *s, size_t more)
@@ -121,7 +121,7 @@ void str_free(str *s)
     *s = (str){ 0 };
 }
 
-/* ---- plain texts ----------------------------------------------------------------------------------------- */
+/* ---- plain texts ------------------------------------------------------------------------------------- */
 
 char *text_copy(const char *text, size_t bytes)
 {
@@ -188,7 +188,7 @@ bool text_to_int(const char *text, int64_t least, int64_t most, int64_t *out)
     return true;
 }
 
-/* ---- nearest name ----------------------------------------------------------------------------------------- */
+/* ---- nearest name ------------------------------------------------------------------------------------ */
 
 enum { NAME_MOST = 128 }; /* nobody mistypes longer names; also the bound of the rows below */
 
@@ -233,7 +233,7 @@ const char *text_nearest(const char *name, const char *const *names, size_t coun
     return nearest;
 }
 
-/* ---- paths --------------------------------------------------------------------------------------------------- */
+/* ---- paths ------------------------------------------------------------------------------------------- */
 
 char *path_join(const char *dir, const char *name)
 {
@@ -257,8 +257,7 @@ bool path_is_plain(const char *name)
     return name[0] != 0 && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
-/* ---- UTF-8 ----------------------------------------------------------------------------------------------------
- */
+/* ---- UTF-8 ------------------------------------------------------------------------------------------- */
 
 int32_t utf8_next(const char *text, size_t bytes, size_t *i)
 {

@@ -44,8 +44,7 @@ static bool is_signature(const uint8_t *p, int a, int b)
     return p[0] == 'P' && p[1] == 'K' && p[2] == a && p[3] == b;
 }
 
-/* ---- where the directory is
- * --------------------------------------------------------------------------------------- */
+/* ---- where the directory is -------------------------------------------------------------------------- */
 
 typedef struct directory {
     uint64_t offset, bytes, count;
@@ -99,8 +98,7 @@ static sca_status find_directory(const zip *z, directory *d)
     return SCA_OK;
 }
 
-/* ---- entries
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- entries ----------------------------------------------------------------------------------------- */
 
 static sca_status entry_fail(const zip *z, const zip_entry *e, const char *what)
 {
@@ -212,8 +210,7 @@ static sca_status read_entries(zip *z, const directory *d)
     return SCA_OK;
 }
 
-/* ---- order: overlaps and names
- * ------------------------------------------------------------------------------------------ */
+/* ---- order: overlaps and names ----------------------------------------------------------------------- */
 
 static int by_header(const void *a, const void *b, void *user)
 {
@@ -281,8 +278,7 @@ static sca_status open_at(zip *z, const char *name)
     return check_order(z);
 }
 
-/* ---- the archive
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- the archive ------------------------------------------------------------------------------------- */
 
 sca_status zip_open(const void *data, size_t bytes, const char *name, zip **out)
 {
