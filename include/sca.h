@@ -1,6 +1,6 @@
 /* sca.h - segment and caption regions of an image ("Segment and Caption Anything", arXiv 2312.00869).
  *
- * Plain C, safe to include from C++. The only global is one message per thread. A model is used by one
+ * Plain C, safe to include from C++. Global are one message per thread, the sinks and the ranks. A model is used by one
  * thread at a time; different models are independent. Close scenes and trainers before their model.
  *
  *     sca_config *config = NULL;  sca_model *model = NULL;  sca_scene *scene = NULL;
@@ -160,6 +160,21 @@ SCA_API sca_status sca_mask_rle(const sca_mask *m, char **counts);
 SCA_API sca_status sca_mask_prompt(const sca_scene *s, const uint8_t *gray, int width, int height, float *out);
 /* The same from a file: a PNG of the image's size, or a safetensors file whose tensor `mask_input` is taken as it is. */
 SCA_API sca_status sca_mask_prompt_read(const sca_scene *s, const char *path, float *out);
+
+/* ---- evaluation ---------------------------------------------------------------------------------- */
+
+/* Joins the processes that a launcher such as mpirun started, this one among them; before anything that is shared out.
+ * Without it a process works alone. Once per process. */
+SCA_API sca_status sca_ranks_open(void);
+/* The number of this process, from 0, and how many there are. Pointers may be NULL. */
+SCA_API void sca_rank(int *rank, int *size);
+/* failed: this process gives up; the launcher then ends the others. */
+SCA_API void sca_ranks_close(int failed);
+
+/* Generates captions for the regions of every set of data.eval and scores them; writes scores.json and, in a folder per
+ * set, predictions.json, scored.json and details.json (what a report shows) to eval.output. Goes on where an interrupted call with the same settings
+ * stopped. Called by every rank; *scores is the text of scores.json at rank 0 (sca_free), NULL elsewhere. */
+SCA_API sca_status sca_evaluate(sca_model *m, const sca_config *c, char **scores);
 
 /* ---- scores -------------------------------------------------------------------------------------- */
 

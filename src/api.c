@@ -1,6 +1,7 @@
 /* api.c - sca.h over the layers below: where images, models and settings meet. */
 #include "data/data.h"
 #include "eval/eval.h"
+#include "eval/evaluate.h"
 #include "model/model.h"
 
 #include <stdio.h>
@@ -310,6 +311,42 @@ sca_status sca_mask_prompt_read(const sca_scene *s, const char *path, float *out
     sca_status status = sca_mask_prompt(s, gray, width, height, out);
     mem_free(gray);
     return status == SCA_OK ? status : status_context(status, "%s", path);
+}
+
+/* ---- evaluation ---------------------------------------------------------------------------------------- */
+
+static comm *world; /* the processes started together, as MPI has it: one set per process; NULL: this one alone */
+
+sca_status sca_ranks_open(void)
+{
+    if (world) return status_fail(SCA_ERR_STATE, "this process has joined the others already");
+    return comm_open(true, &world);
+}
+
+void sca_rank(int *rank, int *size)
+{
+    if (rank) *rank = world ? world->rank : 0;
+    if (size) *size = world ? world->size : 1;
+}
+
+void sca_ranks_close(int failed)
+{
+    comm_close(world, failed != 0);
+    world = NULL;
+}
+
+sca_status sca_evaluate(sca_model *m, const sca_config *c, char **scores)
+{
+    str text = { 0 };
+    comm *alone = NULL;
+    *scores = NULL;
+    if (!world) TRY(comm_open(false, &alone));
+    comm *ranks = world ? world : alone;
+    sca_status status = evaluate_run(m->inner, c, ranks, &text);
+    if (status == SCA_OK && ranks->rank == 0) status = str_take(&text, scores);
+    str_free(&text);
+    comm_close(alone, false);
+    return status;
 }
 
 /* ---- scores -------------------------------------------------------------------------------------------- */

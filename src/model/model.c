@@ -214,6 +214,8 @@ const tokenizer *model_tokenizer(const model *m) { return m->tokenizer; }
 int model_heads(const model *m) { return m->net.mixer.heads; }
 generate_options *model_generation(model *m) { return &m->generation; }
 
+void model_streams(model *m, int64_t next) { m->streams = next; }
+
 /* ---- memory plan ------------------------------------------------------------------------------------- */
 
 static sca_status plan_text(model *m, const config *c, int regions, str *json)

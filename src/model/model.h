@@ -358,6 +358,8 @@ const model_config *model_sizes(const model *m);
 const tokenizer *model_tokenizer(const model *m); /* NULL: none, captions are ids */
 int model_heads(const model *m);                  /* captions of a region */
 generate_options *model_generation(model *m);
+/* Sampled texts follow from generate.seed and their number; the next one gets this number (else they are counted). */
+void model_streams(model *m, int64_t next);
 void model_generation_from(const config *c, generate_options *o); /* section `generate` of the settings */
 /* As architecture.md 3.12: {"model", "parts": [{"name", "parameters", "trained"}], "total", "trained", "sizes"}. */
 sca_status model_info(const config *c, str *json);
