@@ -172,8 +172,9 @@ SCA_API void sca_rank(int *rank, int *size);
 SCA_API void sca_ranks_close(int failed);
 
 /* Generates captions for the regions of every set of data.eval and scores them; writes scores.json and, in a folder per
- * set, predictions.json, scored.json and details.json (what a report shows) to eval.output. Goes on where an interrupted call with the same settings
- * stopped. Called by every rank; *scores is the text of scores.json at rank 0 (sca_free), NULL elsewhere. */
+ * set, predictions.json, scored.json and details.json (what a report shows) to eval.output. Goes on where an
+ * interrupted call with the same settings stopped. Called by every rank; *scores is the text of scores.json at rank 0
+ * (sca_free), NULL elsewhere. */
 SCA_API sca_status sca_evaluate(sca_model *m, const sca_config *c, char **scores);
 
 /* ---- scores -------------------------------------------------------------------------------------- */
