@@ -592,6 +592,45 @@ static void prompts_gpt2_tiny(void) { check_prompts_of("gpt2-tiny"); }
 static void prompts_llama_tiny(void) { check_prompts_of("llama-tiny"); }
 static void prompts_gpt2_wide(void) { check_prompts_of("gpt2-wide"); }
 
+/* ---- the forms a model directory can have: the same captions from each ---------------------------------- */
+
+static void check_form(const char *name)
+{
+    photo p, q;
+    bool both = photo_open(&p, "gpt2-tiny", "11813", false);
+    both = photo_open(&q, "gpt2-tiny", "11813", false) && both;
+    str dir = { 0 };
+    str_printf(&dir, GOLDEN "models/%s", name);
+    scene_close(q.s);
+    model_close(q.m);
+    q.s = NULL;
+    q.m = NULL;
+    if (both && open_model(str_text(&dir), NULL, &q.m) &&
+        encode_photo(q.m, json_string_value(json_object_get(q.json, "image")), &q.s)) {
+        region_result a[8] = { { 0 } }, b[8] = { { 0 } };
+        describe_options o = { .captions = true };
+        CHECK_OK(scene_describe(p.s, p.prompts, p.n, &o, a));
+        CHECK_OK(scene_describe(q.s, q.prompts, q.n, &o, b));
+        bool rounded = strstr(name, "16") != NULL; /* half precision: other weights, so only close */
+        for (int i = 0; i < p.n && a[i].text && b[i].text; i++)
+            CHECKF(rounded ? fabsf(a[i].iou[0] - b[i].iou[0]) < 0.05f : strcmp(a[i].text[0], b[i].text[0]) == 0,
+                   "%s, prompt %d: '%s' (%f), expected '%s' (%f)", name, i, b[i].text[0], (double)b[i].iou[0],
+                   a[i].text[0], (double)a[i].iou[0]);
+        region_result_free(a, p.n);
+        region_result_free(b, q.n);
+    }
+    str_free(&dir);
+    photo_close(&p);
+    photo_close(&q);
+}
+
+static void every_form(void)
+{
+    if (!have_shared()) return;
+    static const char *const forms[] = { "gpt2-tiny-bin", "gpt2-tiny-legacy", "gpt2-tiny-f16", "gpt2-tiny-bf16" };
+    for (size_t i = 0; i < LENGTH(forms); i++) check_form(forms[i]);
+}
+
 /* Everything, on cpu and on ref; the wide model is too slow on ref (naive loops in double). */
 int main(int argc, char **argv)
 {
@@ -613,6 +652,7 @@ int main(int argc, char **argv)
         RUN(variant_split_mixer);
         RUN(variant_two_heads);
         if (strcmp(device, "ref") == 0) continue;
+        RUN(every_form);
         RUN(gpt2_wide_first);
         RUN(gpt2_wide_second);
         RUN(prompts_gpt2_wide);

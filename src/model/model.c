@@ -131,12 +131,21 @@ static size_t map_bytes(const model *m)
     return (size_t)(image_tokens(&m->sizes) * m->sizes.sam.channels) * dtype_bytes(m->d->kind->act);
 }
 
+/* Tensors of zip archives can be used in place once their checksums have been found right. */
+static sca_status map_weights(model *m)
+{
+    for (size_t i = 0; i < m->net.params.n; i++)
+        if (m->from.of[i].weight) TRY(weight_map(m->from.of[i].weight));
+    return SCA_OK;
+}
+
 static sca_status load(const config *c, model *m)
 {
     size_t bytes, mapped;
     TRY(prepare(c, m));
     TRY(open_tokenizer(c, m));
     TRY(net_bind(&m->net, &m->sizes));
+    TRY(map_weights(m));
     place_bytes(&m->net.params, &m->from, m->d->kind, m->precision, &bytes, &mapped);
     TRY(arena_open(m->d, bytes + map_bytes(m) + 4096, &m->weights));
     return place(&m->net.params, &m->from, &m->weights, m->precision);
