@@ -99,10 +99,15 @@ static void name_it(config_dataset *set)
     put(set->name + n + 1, sizeof set->name - n - 1, set->split);
 }
 
-/* One line per reason, with the first record of it. */
-static void warn_of_bad(const dataset *d)
+/* What is there, and one line per reason why something is not, with the first record of it. */
+static void tell(const dataset *d)
 {
+    const dataset_counts *c = &d->counts;
     bool said[DATASET_REASONS] = { false };
+    log_info(
+        "%s: %lld images, %lld regions, %lld phrases; left out by rule: %lld images without regions, %lld by name",
+        dataset_name(d), (long long)c->images, (long long)c->regions, (long long)c->phrases, (long long)c->empty,
+        (long long)c->excluded);
     for (int64_t i = 0; i < d->counts.bad; i++) {
         dataset_bad bad = dataset_bad_at(d, i);
         if (said[bad.reason]) continue;
@@ -147,7 +152,7 @@ sca_status dataset_open(const config_dataset *set, dataset **out)
     TRY_GOTO(fail, d->kind->open(d));
     name_it(&d->set);
     TRY_GOTO(fail, trim_rows(d));
-    warn_of_bad(d);
+    tell(d);
     if (d->counts.images == 0) {
         status =
             status_fail(SCA_ERR_FORMAT,

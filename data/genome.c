@@ -8,7 +8,7 @@
 
 #define ADDRESS "https://cs.stanford.edu/people/rak248/"
 
-enum { NAMED = -1 }; /* width of an image with a bad record */
+enum { NAMED = 0 }; /* `last` of an image without regions of which a bad record was named */
 
 typedef struct loading {
     dataset *d;
@@ -73,7 +73,7 @@ static const char *file_of(const char *url)
 static sca_status bad_image(loading *l, int64_t id, dataset_reason why)
 {
     uint32_t at = id_map_get(&l->d->by_id, id);
-    if (at != ID_NONE) l->d->images[at].width = NAMED;
+    if (at != ID_NONE && l->d->images[at].first == ID_NONE) l->d->images[at].last = NAMED;
     return rows_bad(l->d, "image", true, id, why);
 }
 
@@ -161,7 +161,7 @@ static sca_status leave_out(loading *l)
         dataset_reason why = has_file(row) ? DATASET_NO_DESCRIPTION : DATASET_NO_IMAGE;
         row->file = ROWS_NO_FILE;
         l->d->file = l->d->n_files - (why == DATASET_NO_IMAGE ? 2 : 1);
-        if (row->width != NAMED) TRY(rows_bad(l->d, "image", true, row->id, why));
+        if (row->last != NAMED) TRY(rows_bad(l->d, "image", true, row->id, why));
     }
     rows_keep(l->d, has_file);
     return SCA_OK;

@@ -334,6 +334,7 @@ static void put_genome(void)
              "{\"image_id\": 2, \"url\": \"" ADDRESS "VG_100K/2.jpg\"}, {\"image_id\": null},"
              "{\"image_id\": 3, \"url\": \"" ADDRESS "../3.jpg\"},"
              "{\"image_id\": 5, \"url\": \"" ADDRESS "VG_100K/5.jpg\", \"width\": null},"
+             "{\"image_id\": 5, \"url\": 5},"
              "{\"image_id\": 6, \"url\": \"" ADDRESS "VG_100K/6.jpg\"},"
              "{\"image_id\": 7, \"url\": \"" ADDRESS "VG_100K/7.jpg\"},"
              "{\"image_id\": 8, \"url\": \"" ADDRESS "VG_100K/../8.jpg\"}]");
@@ -346,7 +347,7 @@ static void put_genome(void)
         "{\"region_id\": 23, \"phrase\": \"a\", \"x\": 0, \"y\": 0, \"width\": -1, \"height\": 0},"
         "{\"region_id\": 24, \"phrase\": 3, \"x\": 0, \"y\": 0, \"width\": 1, \"height\": 1}, 7]},"
         "{\"id\": 5, \"regions\": []}, {\"id\": 2, \"regions\": []}, {\"id\": 7, \"regions\": {}},"
-        "{\"regions\": []}, {\"id\": 3, \"regions\": []}]");
+        "{\"regions\": []}, {\"id\": 5}, {\"id\": 3, \"regions\": []}]");
 }
 
 static void genome(void)
@@ -368,13 +369,13 @@ static void genome(void)
     CHECK(strcmp(s.regions[0].phrases[0], " Two ") == 0 && strcmp(s.regions[1].phrases[0], "") == 0);
     sample_free(&s);
     const dataset_counts *c = dataset_counted(d);
-    CHECK(c->by_reason[DATASET_REPEATED] == 3);       /* 2 in every file */
-    CHECK(c->by_reason[DATASET_TYPE] == 6);           /* "x", null, 24, the number 7, image 7, no id */
-    CHECK(c->by_reason[DATASET_PATH] == 2);           /* 3, 8 */
-    CHECK(c->by_reason[DATASET_BOX] == 1);            /* 23 */
-    CHECK(c->by_reason[DATASET_NO_IMAGE] == 1);       /* 4 */
+    CHECK(c->by_reason[DATASET_REPEATED] == 3); /* 2 in every file */
+    CHECK(c->by_reason[DATASET_TYPE] == 8);     /* "x", null, 24, the number 7, image 7, no id, 5 in two files */
+    CHECK(c->by_reason[DATASET_PATH] == 2);     /* 3, 8 */
+    CHECK(c->by_reason[DATASET_BOX] == 1);      /* 23 */
+    CHECK(c->by_reason[DATASET_NO_IMAGE] == 1); /* 4 */
     CHECK(c->by_reason[DATASET_NO_DESCRIPTION] == 1); /* 6 */
-    CHECKF(c->bad == 14, "%lld bad", (long long)c->bad);
+    CHECKF(c->bad == 16, "%lld bad", (long long)c->bad);
     dataset_close(d);
 
     strcpy(set.split, "dev");
@@ -662,11 +663,11 @@ static void large(void)
     data_sample x = { 0 };
     str_put(&s, "{\"images\": [");
     for (int i = 0; i < IMAGES; i++)
-        str_printf(&s, "%s{\"id\": %lld, \"file_name\": \"%d.jpg\"}", i ? "," : "", (i - 7LL) << 32, i);
+        str_printf(&s, "%s{\"id\": %lld, \"file_name\": \"%d.jpg\"}", i ? "," : "", (i - 7LL) * 4294967296, i);
     str_put(&s, "], \"annotations\": [");
     for (int i = 0; i < REGIONS; i++)
         str_printf(&s, "%s{\"id\": %d, \"image_id\": %lld, \"category_id\": %d, \"bbox\": [%d, 0, 1, 1]}",
-                   i ? "," : "", i, (i % IMAGES - 7LL) << 32, i % 500, i);
+                   i ? "," : "", i, (i % IMAGES - 7LL) * 4294967296, i % 500, i);
     str_put(&s, "], \"categories\": [");
     for (int i = 0; i < 500; i++) str_printf(&s, "%s{\"id\": %d, \"name\": \"c%d\"}", i ? "," : "", i, i);
     str_put(&s, "]}");
@@ -676,7 +677,7 @@ static void large(void)
     if (!d) return;
     check_counts(d, IMAGES, REGIONS, REGIONS, "large");
     CHECK_OK(dataset_read(d, 1234, &x));
-    CHECK(x.image_id == (1234 - 7LL) << 32 && x.n_regions == 7 && text_ends(x.path, "/1234.jpg"));
+    CHECK(x.image_id == (1234 - 7LL) * 4294967296 && x.n_regions == 7 && text_ends(x.path, "/1234.jpg"));
     for (size_t r = 0; r < x.n_regions; r++) {
         char name[20];
         int64_t id = 1234 + (int64_t)r * IMAGES;
