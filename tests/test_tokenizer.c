@@ -268,6 +268,24 @@ static void forget(description *d)
     mem_free(d->types);
 }
 
+/* Saved into a folder of its own and opened from there. */
+static tokenizer *saved(const tokenizer *t, const char *name)
+{
+    char dir[1000];
+    snprintf(dir, sizeof dir, SCA_BUILD "/tokenizer_saved_%s", name);
+    CHECK_OK(dir_make(dir));
+    CHECK_OK(tokenizer_save(t, dir));
+    tokenizer *again = opened(dir);
+    if (again) {
+        CHECK(tokenizer_size(again) == tokenizer_size(t));
+        CHECK(tokenizer_bos(again) == tokenizer_bos(t) && tokenizer_eos(again) == tokenizer_eos(t));
+        CHECK(again->unknown == t->unknown && again->pad == t->pad);
+        same_on_random(t, again, 50);
+        CHECK_OK(tokenizer_save(again, dir)); /* over itself: the same bytes */
+    }
+    return again;
+}
+
 static void gguf_llama(const char *dir, const char *cases, bool real)
 {
     tokenizer *t = opened(dir), *g = NULL;
@@ -280,6 +298,12 @@ static void gguf_llama(const char *dir, const char *cases, bool real)
     else if (g)
         check_golden(g, cases, false);
     if (g) CHECK(tokenizer_dir(g) == NULL && tokenizer_files(g)[0] == NULL);
+    tokenizer *again = g ? saved(g, real ? "mistral" : "llama") : NULL;
+    if (again && real)
+        check_real(again, cases, true);
+    else if (again)
+        check_golden(again, cases, false);
+    tokenizer_close(again);
     tokenizer_close(g);
     tokenizer_close(t);
 }
@@ -303,6 +327,40 @@ static void gguf_scores_on_random_text(void)
     tokenizer_close(t);
 }
 
+/* Every way to split, with and without BOS, saved and opened again. */
+static void gguf_gpt2_saved(void)
+{
+    static const char *const ways[] = { "gpt-2", "smollm", "llama-bpe", "qwen2", "mpt" };
+    tokenizer *t = opened(HERE "gpt2-tiny");
+    if (!t) return;
+    description d = describe(t, "gpt2", "");
+    describe_merges(t, &d);
+    d.types[600] = 4; /* a user-defined token among the others */
+    for (int i = 0; i < 2 * (int)LENGTH(ways); i++) {
+        tokenizer *g = NULL;
+        d.g.pre = ways[i / 2];
+        d.g.add_bos = i % 2;
+        d.g.unknown = i % 2 ? -1 : 5;
+        CHECK_OK(tokenizer_from_gguf(&d.g, &g));
+        char name[32];
+        snprintf(name, sizeof name, "gpt2_%s_%d", d.g.pre, i % 2);
+        tokenizer *again = g ? saved(g, name) : NULL;
+        for (int id = 0; again && id < 700; id++) {
+            char *a = NULL, *b = NULL;
+            int ids[] = { 300, id, 11, 13 };
+            CHECK_OK(tokenizer_decode(g, ids, 4, id % 2, &a));
+            CHECK_OK(tokenizer_decode(again, ids, 4, id % 2, &b));
+            CHECKF(a && b && strcmp(a, b) == 0, "%s: token %d is '%s' and '%s'", name, id, a ? a : "", b ? b : "");
+            mem_free(a);
+            mem_free(b);
+        }
+        tokenizer_close(again);
+        tokenizer_close(g);
+    }
+    forget(&d);
+    tokenizer_close(t);
+}
+
 static void gguf_gpt2(void)
 {
     tokenizer *t = opened(HERE "gpt2-tiny"), *g = NULL;
@@ -312,6 +370,9 @@ static void gguf_gpt2(void)
     CHECK_OK(tokenizer_from_gguf(&d.g, &g));
     if (g) check_golden(g, HERE "gpt2-tiny/cases.json", true);
     if (g) same_on_random(t, g, 100);
+    tokenizer *again = g ? saved(g, "gpt2") : NULL;
+    if (again) check_golden(again, HERE "gpt2-tiny/cases.json", true);
+    tokenizer_close(again);
     tokenizer_close(g);
     d.g.pre = "bert-bge";
     CHECK_FAILS(tokenizer_from_gguf(&d.g, &g), SCA_ERR_UNSUPPORTED, "bert-bge");
@@ -603,6 +664,7 @@ int main(int argc, char **argv)
     RUN(gguf_scores_equal_the_library);
     RUN(gguf_scores_on_random_text);
     RUN(gguf_gpt2);
+    RUN(gguf_gpt2_saved);
     RUN(broken_text);
     RUN(ids_out_of_range);
     RUN(short_and_long_merges_agree);

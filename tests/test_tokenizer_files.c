@@ -5,7 +5,7 @@
 
 #include <dirent.h>
 
-/* ---- files that lie ---------------------------------------------------------------------------------- */
+/* ---- files that lie ----------------------------------------------------------------------------------- */
 
 #define VOCAB "{\"a\": 0, \"b\": 1, \"ab\": 2, \"\\u0120\": 3}"
 #define REFUSED(part, ...) CHECK_FAILS(build_files((file_texts){ __VA_ARGS__ }, &t), SCA_ERR_FORMAT, part)
@@ -137,7 +137,105 @@ static void folders_without_tokenizers(void)
     CHECK_FAILS(tokenizer_open(SCA_BUILD "/tokenizer_half", &t), SCA_ERR_IO, "merges.txt: is missing");
 }
 
-/* ---- what tokenizer.json can say --------------------------------------------------------------------- */
+/* ---- files that are written --------------------------------------------------------------------------- */
+
+static void same_file(const char *a, const char *b, const char *name)
+{
+    char *paths[2] = { path_join(a, name), path_join(b, name) }, *data[2] = { NULL, NULL };
+    size_t bytes[2] = { 0, 0 };
+    for (int i = 0; i < 2; i++) CHECK_OK(file_read(paths[i], TOKENIZER_FILE_MOST, &data[i], &bytes[i]));
+    CHECKF(data[0] && data[1] && bytes[0] == bytes[1] && memcmp(data[0], data[1], bytes[0]) == 0, "%s differs",
+           name);
+    for (int i = 0; i < 2; i++) mem_free(data[i]), mem_free(paths[i]);
+}
+
+static void files_are_copied(void)
+{
+    static const char dir[] = SCA_BUILD "/tokenizer_copied";
+    tokenizer *t = NULL, *other = NULL;
+    CHECK_OK(tokenizer_open(HERE "gpt2-tiny", &t));
+    CHECK_OK(tokenizer_open(HERE "llama-tiny", &other));
+    CHECK_OK(dir_make(dir));
+    if (t && other) {
+        CHECK_OK(tokenizer_save(t, dir));
+        for (const char *const *name = tokenizer_files(t); *name; name++) same_file(HERE "gpt2-tiny", dir, *name);
+        CHECK_FAILS(tokenizer_save(other, dir), SCA_ERR_ARGUMENT, "already holds tokenizer.json of another model");
+        CHECK(tokenizer_save(t, "no/such/folder") == SCA_ERR_IO);
+    }
+    tokenizer_close(t);
+    tokenizer_close(other);
+}
+
+/* What a GGUF file can say, but no other file. */
+static void tokens_that_no_file_holds(void)
+{
+    static const char dir[] = SCA_BUILD "/tokenizer_unsaid";
+    const char *tokens[] = { "<unk>", "a\0b", "a", "b" }, *merges[] = { "a b" };
+    size_t bytes[] = { 5, 3, 1, 1 };
+    float scores[4] = { 0 };
+    int32_t types[] = { 2, 1, 1, 1 };
+    tokenizer_gguf g = { "gpt2", "gpt-2", tokens, bytes, scores, types, 4, merges, 0, -1, -1, 0, -1, 0, "x.gguf" };
+    tokenizer *t = NULL;
+    CHECK_OK(dir_make(dir));
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(tokenizer_from_gguf(&g, &t));
+        if (t)
+            CHECK_FAILS(tokenizer_save(t, dir), SCA_ERR_UNSUPPORTED, "token 1 of the GGUF file is a text with a 0");
+        tokenizer_close(t);
+        g.model = "llama";
+    }
+    bytes[1] = 0;
+    CHECK_OK(tokenizer_from_gguf(&g, &t));
+    if (t) CHECK_FAILS(tokenizer_save(t, dir), SCA_ERR_UNSUPPORTED, "token 1 of the GGUF file is empty");
+    tokenizer_close(t);
+    g.model = "gpt2"; /* there, an empty token is as good as any */
+    tokenizer *again = NULL;
+    CHECK_OK(tokenizer_from_gguf(&g, &t));
+    if (t) CHECK_OK(tokenizer_save(t, dir));
+    CHECK_OK(tokenizer_open(dir, &again));
+    if (again) same_on_random(t, again, 10);
+    tokenizer_close(again);
+    tokenizer_close(t);
+}
+
+/* Wherever memory or a disk fails: a message, and no half-written file. */
+static void saving_fails_cleanly(void)
+{
+    static const char dir[] = SCA_BUILD "/tokenizer_faults";
+    const char *tokens[] = { "<unk>", "<s>", "a", "b", "ab" }, *merges[] = { "a b" };
+    size_t bytes[] = { 5, 3, 1, 1, 2 };
+    float scores[5] = { 0 };
+    int32_t types[] = { 2, 3, 1, 1, 1 };
+    tokenizer_gguf g = { "gpt2", "gpt-2", tokens, bytes, scores, types, 5, merges, 1, 1, -1, 0, -1, 1, "x.gguf" };
+    CHECK_OK(dir_make(dir));
+    for (int kind = 0; kind < 2; kind++) {
+        tokenizer *t = NULL;
+        CHECK_OK(tokenizer_from_gguf(&g, &t));
+        for (int io = 0; t && io < 2; io++) {
+            bool fired = true;
+            for (int64_t nth = 1; fired && nth < 1000; nth++) {
+                if (io)
+                    fault_io(nth);
+                else
+                    fault_alloc(nth);
+                sca_status status = tokenizer_save(t, dir);
+                fired = fault_fired();
+                fault_io(0);
+                fault_alloc(0);
+                CHECKF((status != SCA_OK) == fired, "fault %d: %s", (int)nth, sca_status_name(status));
+            }
+        }
+        tokenizer_close(t);
+        CHECK_OK(file_remove(SCA_BUILD "/tokenizer_faults/tokenizer.json"));
+        CHECK_OK(file_remove(SCA_BUILD "/tokenizer_faults/vocab.json"));
+        CHECK_OK(file_remove(SCA_BUILD "/tokenizer_faults/merges.txt"));
+        CHECK_OK(file_remove(SCA_BUILD "/tokenizer_faults/special_tokens_map.json"));
+        CHECK_OK(file_remove(SCA_BUILD "/tokenizer_faults/tokenizer.model"));
+        g.model = "llama";
+    }
+}
+
+/* ---- what tokenizer.json can say ---------------------------------------------------------------------- */
 
 static void expect_ids(const tokenizer *t, const char *text, const char *expected)
 {
@@ -403,6 +501,9 @@ int main(int argc, char **argv)
     RUN(damaged_character_map);
     RUN(folders_without_tokenizers);
     RUN(long_pieces_are_refused);
+    RUN(files_are_copied);
+    RUN(tokens_that_no_file_holds);
+    RUN(saving_fails_cleanly);
     RUN(digits_and_splits);
     RUN(patterns_have_limits);
     RUN(classes_are_known);

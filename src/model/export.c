@@ -80,50 +80,6 @@ static sca_status save_config(const char *dir, const model_config *c, dtype type
     return status;
 }
 
-/* Vocabulary files of another kind of tokenizer would be taken for this model's. */
-static sca_status refuse_foreign(const tokenizer *t, const char *dir)
-{
-    static const char *const vocabulary[] = { "tokenizer.model", "tokenizer.json", "vocab.json" };
-    for (size_t i = 0; i < LENGTH(vocabulary); i++) {
-        bool own = false;
-        for (const char *const *name = tokenizer_files(t); *name; name++) own |= strcmp(*name, vocabulary[i]) == 0;
-        char *path = path_join(dir, vocabulary[i]);
-        if (!path) return mem_fail(strlen(dir), "a path");
-        bool foreign = !own && file_exists(path);
-        mem_free(path);
-        if (foreign)
-            return status_fail(
-                SCA_ERR_ARGUMENT,
-                "%s: the folder already holds %s of another model, expected a new folder or one with the "
-                "same kind of tokenizer; choose another folder",
-                dir, vocabulary[i]);
-    }
-    return SCA_OK;
-}
-
-/* The tokenizer's own files, byte for byte. */
-static sca_status save_tokenizer(const tokenizer *t, const char *dir)
-{
-    const char *from = tokenizer_dir(t);
-    if (!from)
-        return status_fail(SCA_ERR_UNSUPPORTED,
-                           "%s: the tokenizer comes from a GGUF file and has no files to copy; name a "
-                           "folder with model.tokenizer, or export a single .safetensors file",
-                           dir);
-    for (const char *const *name = tokenizer_files(t); *name; name++) {
-        char *old = path_join(from, *name), *new = path_join(dir, *name), *data = NULL;
-        size_t bytes;
-        sca_status status = old && new ? SCA_OK : mem_fail(strlen(dir), "a path");
-        if (status == SCA_OK) status = file_read(old, (size_t)1 << 30, &data, &bytes);
-        if (status == SCA_OK) status = file_write(new, data, bytes);
-        mem_free(data);
-        mem_free(old);
-        mem_free(new);
-        TRY(status);
-    }
-    return SCA_OK;
-}
-
 sca_status model_export(const model *m, const char *path, dtype type, bool trained_only)
 {
     const sources *s = &m->from;
@@ -132,12 +88,12 @@ sca_status model_export(const model *m, const char *path, dtype type, bool train
         return status_fail(SCA_ERR_ARGUMENT, "export as %s: expected f32, f16 or bf16", dtype_name(type));
     if (text_ends(path, ".safetensors")) return write_weights(path, s, params, type, trained_only);
     const model_config *c = model_sizes(m);
-    if (model_tokenizer(m) && tokenizer_dir(model_tokenizer(m))) TRY(refuse_foreign(model_tokenizer(m), path));
     TRY(dir_make(path));
+    if (model_tokenizer(m))
+        TRY(tokenizer_save(model_tokenizer(m), path)); /* first: it refuses what is not its own */
     TRY(save_config(path, c, type));
     TRY(save_json(path, "preprocessor_config.json", c->preprocessor));
     if (c->generation) TRY(save_json(path, "generation_config.json", c->generation));
-    if (model_tokenizer(m)) TRY(save_tokenizer(model_tokenizer(m), path));
     char *file = path_join(path, "model.safetensors"); /* last: a directory without it is visibly incomplete */
     if (!file) return mem_fail(strlen(path), "a path");
     sca_status status = write_weights(file, s, params, type, trained_only);

@@ -169,6 +169,10 @@ int tokenizer_eos(const tokenizer *t);
 /* Files of the tokenizer that a model directory needs (names relative to dir), for export; NULL-terminated. */
 const char *const *tokenizer_files(const tokenizer *t);
 const char *tokenizer_dir(const tokenizer *t); /* where they are; NULL when it came from a GGUF file */
+/* Writes the files into the folder `dir`, which exists, each atomically: those it was opened from byte for byte; of one
+ * from a GGUF file, such that tokenizer_open gives the same ids and texts. A folder that holds files of another
+ * tokenizer: SCA_ERR_ARGUMENT, nothing is written. */
+sca_status tokenizer_save(const tokenizer *t, const char *dir);
 void tokenizer_close(tokenizer *t);
 
 /* ---- SAM's image encoder (sam_encoder.c); model.md 2 ------------------------------------------------- */

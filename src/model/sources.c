@@ -101,6 +101,13 @@ static sca_status equal(const weight *a, const weight *b, bool *same)
     return status;
 }
 
+/* Quantised values are kept as F16, as those who dequantise such files do: 4 or 8 bits hold no more. */
+static dtype storable(const weight *w)
+{
+    if (w->type == DT_F16 || w->type == DT_BF16) return w->type;
+    return w->type == DT_NONE ? DT_F16 : DT_F32;
+}
+
 /* An entry that may share the value of another (tied head): model.md 10.2. */
 static sca_status match_alias(sources *s, const param_set *params, size_t i, const weight *own)
 {
@@ -113,7 +120,7 @@ static sca_status match_alias(sources *s, const param_set *params, size_t i, con
     TRY(check_shape(own, e));
     if (!from->weight) { /* the file has the value under the second name only */
         from->weight = own;
-        to->stored = from->stored = own->type;
+        to->stored = from->stored = storable(own);
         return SCA_OK;
     }
     bool same;
@@ -153,8 +160,6 @@ static void note_unknown(const weights *w, const param_set *params)
                  weights_at(w, 0)->file, count, first);
 }
 
-static dtype storable(dtype t) { return t == DT_F16 || t == DT_BF16 ? t : DT_F32; }
-
 sca_status sources_match(sources *s, const param_set *params)
 {
     s->of = mem_zero(params->n, sizeof *s->of);
@@ -171,7 +176,7 @@ sca_status sources_match(sources *s, const param_set *params)
         s->of[i].weight = own;
         if (own) {
             TRY(check_shape(own, e));
-            s->of[i].stored = storable(own->type);
+            s->of[i].stored = storable(own);
         }
     }
     for (size_t i = 0; i < params->n; i++) { /* after the second names have been seen */

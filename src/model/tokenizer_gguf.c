@@ -39,6 +39,8 @@ static sca_status split_by_name(tokenizer *t, const tokenizer_gguf *g)
     for (size_t i = 0; i < LENGTH(splits); i++) {
         if (strcmp(pre, splits[i].name) != 0) continue;
         if (splits[i].digits) TRY(split_add(t, SPLIT_ISOLATED, PATTERN_DIGIT, g->name));
+        t->split_pattern = splits[i].pattern;
+        t->split_digits = splits[i].digits;
         t->ignore_merges = splits[i].ignore_merges;
         t->clean_up = i < N_GPT2; /* the rule of GPT-2's own class; later models switch it off */
         return split_add(t, SPLIT_ISOLATED, splits[i].pattern, g->name);

@@ -21,9 +21,6 @@ typedef struct proto_field {
     size_t bytes;
 } proto_field;
 
-/* The library recurses once for each byte of such pieces, so that their length is a matter of stack. */
-#define DEEP_PIECE_MOST 512
-
 enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER, PIECE_UNUSED, PIECE_BYTE };
 
 static sca_status proto_bad(const proto *p, const char *what)
@@ -186,10 +183,10 @@ static sca_status read_piece(tokenizer *t, const proto_field *whole, const char 
     if (type < PIECE_NORMAL || type > PIECE_BYTE)
         return status_fail(SCA_ERR_FORMAT, "%s: piece %d has type %llu, expected 1 to 6", file, id,
                            (unsigned long long)type);
-    if ((type == PIECE_USER || type == PIECE_UNUSED) && bytes > DEEP_PIECE_MOST)
+    if ((type == PIECE_USER || type == PIECE_UNUSED) && bytes > SPM_DEEP_PIECE_MOST)
         return status_fail(SCA_ERR_FORMAT,
                            "%s: piece %d is user-defined or unused and has %zu bytes, expected at most %d", file,
-                           id, bytes, DEEP_PIECE_MOST);
+                           id, bytes, SPM_DEEP_PIECE_MOST);
     uint32_t word = (uint32_t)bits;
     float score = 0;
     memcpy(&score, &word, sizeof score);

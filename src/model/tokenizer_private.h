@@ -189,7 +189,9 @@ struct tokenizer {
     int n_normal;
     split_step split[SPLIT_STEPS_MOST];
     int n_split;
-    int_list before, after; /* ids around every text */
+    const char *split_pattern; /* of a GGUF file's GPT-2 family, static; NULL: of files */
+    bool split_digits;         /* before it, every digit is made to stand alone */
+    int_list before, after;    /* ids around every text */
     int bos, eos, unknown, pad;
     int model_unknown; /* what a symbol outside the vocabulary becomes; -1: nothing */
     int model_size;    /* ids of the model without those added to it */
@@ -229,6 +231,8 @@ void bpe_put_bytes(const tokenizer *t, int id,
 
 /* Reads and checks a model file (the library trusts its input); fills the vocabulary and the rules. */
 sca_status spm_read(tokenizer *t, const uint8_t *data, size_t bytes, const char *file);
+/* The library recurses once for each byte of user-defined and unused pieces: their length is a matter of stack. */
+#define SPM_DEEP_PIECE_MOST 512
 /* Finds the byte tokens, after types are known. */
 sca_status spm_prepare(tokenizer *t, const char *file);
 sca_status spm_encode_segment(encoder *e, const char *text,
