@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -44,14 +45,21 @@ static const struct file {
 #undef TEXT
 };
 
+/* The folder holds links to files in memory. */
 static char folder[] = P_tmpdir "/sca-fuzz-XXXXXX";
+static int opened[LENGTH(files)];
 
-static void put(const char *name, const void *data, size_t size)
+static size_t file_at(const char *name)
 {
-    char path[200];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "wb");
-    if (!f || fwrite(data, 1, size, f) != size || fclose(f) != 0) __builtin_trap();
+    size_t i = 0;
+    while (strcmp(files[i].name, name) != 0) i++;
+    return i;
+}
+
+static void put(size_t file, const void *data, size_t size)
+{
+    int fd = opened[file];
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, data, size, 0) != (ssize_t)size) __builtin_trap();
 }
 
 static void clean(void)
@@ -67,9 +75,16 @@ static void clean(void)
 static void prepare(void)
 {
     static bool ready;
+    char path[200], to[100];
     if (ready) return;
     if (!mkdtemp(folder)) __builtin_trap();
-    for (size_t i = 0; i < LENGTH(files); i++) put(files[i].name, files[i].text, files[i].bytes);
+    for (size_t i = 0; i < LENGTH(files); i++) {
+        opened[i] = memfd_create("annotations", MFD_CLOEXEC);
+        snprintf(path, sizeof path, "%s/%s", folder, files[i].name);
+        snprintf(to, sizeof to, "/proc/self/fd/%d", opened[i]);
+        if (opened[i] < 0 || symlink(to, path) != 0) __builtin_trap();
+        put(i, files[i].text, files[i].bytes);
+    }
     atexit(clean);
     ready = true;
 }
@@ -111,7 +126,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0) return 0;
     prepare();
     const struct row *row = &rows[data[0] % LENGTH(rows)];
-    put(row->file, data + 1, size - 1);
+    size_t file = file_at(row->file);
+    put(file, data + 1, size - 1);
     snprintf(set.kind, sizeof set.kind, "%s", row->kind);
     snprintf(set.images, sizeof set.images, "%s", folder);
     snprintf(set.annotations, sizeof set.annotations, "%s%s%s", folder, row->folder ? "/" : "",
@@ -121,7 +137,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     else if (d || !*status_message())
         __builtin_trap();
     dataset_close(d);
-    for (size_t i = 0; i < LENGTH(files); i++) /* right again for the next one */
-        if (strcmp(files[i].name, row->file) == 0) put(files[i].name, files[i].text, files[i].bytes);
+    put(file, files[file].text, files[file].bytes); /* right again for the next one */
     return 0;
 }
