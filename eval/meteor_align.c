@@ -13,16 +13,18 @@ typedef struct match {
 typedef struct path {
     int32_t m1, m2, chunks, distance, next, last; /* next: r position; last: end in t of the previous match or -1 */
     int32_t chosen;                               /* links: the match taken last, or -1 */
+    size_t slot;                                  /* where its marks are */
 } path;
 
 typedef struct link {
     int32_t match, before;
 } link;
 
+/* The best paths so far, at most BEAM, in the order of a stable sort: later ones do not matter to the search. */
 typedef struct paths {
-    path *p;
-    uint64_t *used; /* per path: words of t and of r that are taken, one bit each */
-    size_t n, cap_p, cap_used;
+    path p[BEAM];
+    uint64_t *used; /* BEAM slots: words of t and of r that are taken, one bit each */
+    size_t n, cap_used;
 } paths;
 
 /* Places of the words of a text: place[first[word]], ... by way of next; -1 ends. */
@@ -41,7 +43,7 @@ struct meteor_aligner {
     int32_t *cover_t, *cover_r, *fixed; /* matches that touch a word; the fixed match at an r position, or -1 */
     size_t cap_text;
     places in_t, in_r;
-    paths now, then;
+    paths both[2], *now, *then;
     link *links;
     size_t n_links, cap_links;
 };
@@ -293,29 +295,20 @@ static bool better(const path *p, const path *q)
     return p->chunks != q->chunks ? p->chunks < q->chunks : p->distance < q->distance;
 }
 
-/* The first BEAM paths of a stable sort. */
-static size_t best_paths(const paths *s, size_t best[BEAM])
+/* Puts a copy of p where it belongs, with a copy of the marks `used`: returned, or NULL when BEAM others are as good. */
+static uint64_t *paths_put(const meteor_aligner *a, paths *s, const path *p, const uint64_t *used)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < s->n; i++) {
-        if (n == BEAM && !better(&s->p[i], &s->p[best[n - 1]])) continue;
-        size_t k = n < BEAM ? n++ : BEAM - 1;
-        for (; k > 0 && better(&s->p[i], &s->p[best[k - 1]]); k--) best[k] = best[k - 1];
-        best[k] = i;
-    }
-    return n;
-}
-
-static sca_status paths_put(const meteor_aligner *a, paths *s, const path *p, const uint64_t *used, uint64_t **copy)
-{
-    size_t words = used_words(a);
-    TRY(room(&s->p, sizeof *s->p, s->n + 1, &s->cap_p));
-    TRY(room(&s->used, sizeof *s->used, (s->n + 1) * words, &s->cap_used));
-    uint64_t *to = s->used + s->n * words;
-    if (words) memcpy(to, used, words * sizeof *used);
-    s->p[s->n++] = *p;
-    if (copy) *copy = to;
-    return SCA_OK;
+    size_t words = used_words(a), slot = s->n, k = s->n;
+    if (s->n == BEAM) {
+        if (!better(p, &s->p[BEAM - 1])) return NULL;
+        slot = s->p[BEAM - 1].slot;
+        k = BEAM - 1;
+    } else
+        s->n++;
+    for (; k > 0 && better(p, &s->p[k - 1]); k--) s->p[k] = s->p[k - 1];
+    s->p[k] = *p;
+    s->p[k].slot = slot;
+    return memcpy(s->used + slot * words, used, words * sizeof *used);
 }
 
 /* Successors of a path at a word of r that is free: one per match that fits, then the path that skips the word. */
@@ -325,26 +318,27 @@ static sca_status branch(meteor_aligner *a, path *p, const uint64_t *used, size_
         const match *m = &a->match[k];
         if (!is_free(a, used, m)) continue;
         path q = *p;
-        uint64_t *marks;
         take(&q, m);
+        q.chosen = (int32_t)a->n_links;
         TRY(room(&a->links, sizeof *a->links, a->n_links + 1, &a->cap_links));
-        a->links[a->n_links] = (link){ (int32_t)k, p->chosen };
-        q.chosen = (int32_t)a->n_links++;
-        TRY(paths_put(a, &a->then, &q, used, &marks));
-        mark(a, marks, m);
+        uint64_t *marks = paths_put(a, a->then, &q, used);
+        if (marks) {
+            a->links[a->n_links++] = (link){ (int32_t)k, p->chosen };
+            mark(a, marks, m);
+        }
         p->distance += offset(m); /* the parent pays, not the copy */
     }
     if (p->last != -1) p->chunks++;
     p->last = -1;
     p->next++;
-    return paths_put(a, &a->then, p, used, NULL);
+    return paths_put(a, a->then, p, used), SCA_OK;
 }
 
 static sca_status extend(meteor_aligner *a, path *p, const uint64_t *used, size_t cur)
 {
     if (cur == a->r.n) {
         if (p->last != -1) p->chunks++;
-        return paths_put(a, &a->then, p, used, NULL);
+        return paths_put(a, a->then, p, used), SCA_OK;
     }
     if (!bit_get(used, r_bit(a, cur))) return branch(a, p, used, cur);
     if ((int32_t)cur >= p->next) {
@@ -353,41 +347,41 @@ static sca_status extend(meteor_aligner *a, path *p, const uint64_t *used, size_
         take(p, &a->match[fixed]);
         p->distance += offset(&a->match[fixed]);
     }
-    return paths_put(a, &a->then, p, used, NULL);
+    return paths_put(a, a->then, p, used), SCA_OK;
 }
 
 /* Matches that are alone in their list and on all their words are taken before the search. */
 static sca_status start(meteor_aligner *a)
 {
-    path first = { .last = -1, .chosen = -1 };
     size_t words = used_words(a);
-    TRY(room(&a->then.used, sizeof *a->then.used, words, &a->then.cap_used));
-    if (words) memset(a->then.used, 0, words * sizeof *a->then.used);
-    a->now.n = 0;
-    uint64_t *used;
-    TRY(paths_put(a, &a->now, &first, a->then.used, &used));
+    TRY(room(&a->now->used, sizeof *a->now->used, BEAM * words, &a->now->cap_used));
+    TRY(room(&a->then->used, sizeof *a->then->used, BEAM * words, &a->then->cap_used));
+    memset(a->now->used, 0, words * sizeof *a->now->used);
+    a->now->p[0] = (path){ .last = -1, .chosen = -1 };
+    a->now->n = 1;
+    a->n_links = 0;
     for (size_t j = 0; j < a->r.n; j++) {
         const match *m = &a->match[a->list[j]];
         bool alone = a->list[j + 1] - a->list[j] == 1;
         for (int32_t i = 0; alone && i < m->t_length; i++) alone = a->cover_t[m->t + i] == 1;
         for (int32_t i = 0; alone && i < m->r_length; i++) alone = a->cover_r[m->r + i] == 1;
         a->fixed[j] = alone ? (int32_t)a->list[j] : -1;
-        if (alone) mark(a, used, m);
+        if (alone) mark(a, a->now->used, m);
     }
     return SCA_OK;
 }
 
+/* Afterwards a->now->p[0] is the alignment. */
 static sca_status search(meteor_aligner *a)
 {
-    size_t best[BEAM] = { 0 }, words = used_words(a);
-    a->n_links = 0;
+    size_t words = used_words(a);
     TRY(start(a));
     for (size_t cur = 0; cur <= a->r.n; cur++) {
-        size_t n = best_paths(&a->now, best);
-        a->then.n = 0;
-        for (size_t k = 0; k < n; k++) TRY(extend(a, &a->now.p[best[k]], a->now.used + best[k] * words, cur));
-        if (a->then.n == 0) TRY(paths_put(a, &a->then, &a->now.p[best[0]], a->now.used + best[0] * words, NULL));
-        paths swap = a->now;
+        a->then->n = 0;
+        for (size_t k = 0; k < a->now->n; k++)
+            TRY(extend(a, &a->now->p[k], a->now->used + a->now->p[k].slot * words, cur));
+        if (a->then->n == 0) paths_put(a, a->then, &a->now->p[0], a->now->used + a->now->p[0].slot * words);
+        paths *swap = a->now;
         a->now = a->then;
         a->then = swap;
     }
@@ -420,9 +414,7 @@ static void count_match(const meteor_aligner *a, const match *m, meteor_stats *s
 /* a->fixed becomes the whole alignment: the match at each r position. */
 static void count_alignment(meteor_aligner *a, meteor_stats *s)
 {
-    size_t best[BEAM];
-    best_paths(&a->now, best);
-    for (int32_t l = a->now.p[best[0]].chosen; l >= 0; l = a->links[l].before) {
+    for (int32_t l = a->now->p[0].chosen; l >= 0; l = a->links[l].before) {
         int32_t k = a->links[l].match;
         a->fixed[a->match[k].r] = k;
     }
@@ -463,6 +455,7 @@ sca_status meteor_aligner_open(const meteor_words *w, meteor_aligner **out)
     if (!a) return mem_fail(sizeof *a, "aligner");
     size_t bytes = (w->data->list[LIST_PHRASE].n + 1) * sizeof(int32_t);
     a->w = w;
+    a->now = &a->both[0], a->then = &a->both[1];
     a->in_t.first = mem_alloc(bytes);
     a->in_r.first = mem_alloc(bytes);
     if (!a->in_t.first || !a->in_r.first) {
@@ -481,7 +474,7 @@ void meteor_aligner_close(meteor_aligner *a)
     mem_free(a->found), mem_free(a->match), mem_free(a->list);
     mem_free(a->cover_t), mem_free(a->cover_r), mem_free(a->fixed);
     mem_free(a->in_t.first), mem_free(a->in_t.next), mem_free(a->in_r.first), mem_free(a->in_r.next);
-    mem_free(a->now.p), mem_free(a->now.used), mem_free(a->then.p), mem_free(a->then.used);
+    mem_free(a->both[0].used), mem_free(a->both[1].used);
     mem_free(a->links);
     mem_free(a);
 }

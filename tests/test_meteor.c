@@ -155,6 +155,27 @@ static void stemmer(void)
     sb_stemmer_delete(s);
 }
 
+/* A thousand repeated words: many candidates per word, scored in moments. */
+static void long_captions(void)
+{
+    str hyp = { 0 }, ref = { 0 };
+    meteor *m = NULL;
+    meteor_stats found = { { 0 } };
+    double corpus = 0;
+    for (int i = 0; i < 500; i++) str_put(&hyp, "a dog "), str_put(&ref, "the dog a ");
+    const char *const refs[] = { str_text(&ref) };
+    const eval_item item = { str_text(&hyp), refs, 1 };
+    CHECK_OK(small_make(NULL));
+    CHECK_OK(meteor_open(WORK "/" METEOR_FILE, &m));
+    CHECK_OK(meteor_score(m, &item, 1, 1, &corpus, NULL, &found));
+    CHECKF(found.n[0] == 1000 && found.n[1] == 1500 && found.n[21] == 1000 && found.n[22] == 1000, "%d %d %d %d",
+           found.n[0], found.n[1], found.n[21], found.n[22]);
+    CHECK(corpus > 0.3 && corpus < 1);
+    meteor_close(m);
+    str_free(&hyp);
+    str_free(&ref);
+}
+
 /* ---- with the whole data file ------------------------------------------------------------------------ */
 
 static void reference_set(void)
@@ -287,6 +308,7 @@ int main(int argc, char **argv)
     if (!CHECKF(json_open(SCA_SOURCE "/tests/golden/metrics/cases.json", &cases) == SCA_OK, "%s", status_message()))
         return check_done();
     RUN(small_cases);
+    RUN(long_captions);
     RUN(normaliser);
     RUN(stemmer);
     RUN(reference_set);
