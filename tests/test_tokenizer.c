@@ -273,7 +273,7 @@ static tokenizer *saved(const tokenizer *t, const char *name)
 {
     char dir[1000];
     snprintf(dir, sizeof dir, SCA_BUILD "/tokenizer_saved_%s", name);
-    CHECK_OK(dir_make(dir));
+    clear_folder(dir);
     CHECK_OK(tokenizer_save(t, dir));
     tokenizer *again = opened(dir);
     if (again) {

@@ -43,6 +43,17 @@ static inline void unload(tokenizer_source *s)
     for (int i = 0; i < FILE_COUNT; i++) mem_free((char *)s->data[i]);
 }
 
+/* An existing folder without tokenizer files, whatever an earlier run left there. */
+static inline void clear_folder(const char *dir)
+{
+    CHECK_OK(dir_make(dir));
+    for (int i = 0; i < FILE_COUNT; i++) {
+        char *path = path_join(dir, tokenizer_file_names[i]);
+        CHECK_OK(file_remove(path));
+        mem_free(path);
+    }
+}
+
 static inline uint32_t next_random(uint32_t *state)
 {
     return *state = *state * 1664525u + 1013904223u, *state >> 8;
