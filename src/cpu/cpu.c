@@ -70,38 +70,49 @@ static int machine_threads(void)
 
 enum { MOST_THREADS = 1024 };
 
-static sca_status take_option(const char *text, int *threads, const cpu_kernels **kernels)
+#ifdef SCA_BLAS
+enum { HAVE_BLAS = true };
+#else
+enum { HAVE_BLAS = false };
+#endif
+
+static sca_status take_option(const char *text, cpu *c)
 {
     int64_t n = 0;
     if (text_starts(text, "threads=")) {
         if (!text_to_int(text + 8, 0, MOST_THREADS, &n))
             return status_fail(SCA_ERR_ARGUMENT, "device cpu: '%s', expected threads=0 (all cores) to threads=%d",
                                text, MOST_THREADS);
-        *threads = n ? (int)n : machine_threads();
+        c->threads = n ? (int)n : machine_threads();
         return SCA_OK;
     }
-    if (strcmp(text, "gemm=own") == 0) return SCA_OK;
-    if (strcmp(text, "gemm=blas") == 0)
+    c->blas = strcmp(text, "gemm=blas") == 0;
+    if (c->blas && !HAVE_BLAS)
         return status_fail(SCA_ERR_UNSUPPORTED,
-                           "device cpu: gemm=blas is not built in; leave it out or write gemm=own");
-    if (text_starts(text, "isa=")) return choose_kernels(text + 4, kernels);
+                           "device cpu: gemm=blas is not built in; install libopenblas-dev and build "
+                           "again, or leave it out");
+    if (c->blas || strcmp(text, "gemm=own") == 0) return SCA_OK;
+    if (text_starts(text, "isa=")) return choose_kernels(text + 4, &c->kernels);
     return status_fail(SCA_ERR_ARGUMENT,
-                       "device cpu: unknown option '%s', expected threads=N, isa=NAME or gemm=own", text);
+                       "device cpu: unknown option '%s', expected threads=N, isa=NAME, gemm=own or gemm=blas",
+                       text);
 }
 
-static sca_status take_options(const char *options, int *threads, const cpu_kernels **kernels)
+static sca_status take_options(const char *options, cpu *c)
 {
     for (const char *p = options ? options : ""; *p;) {
         size_t n = strcspn(p, ",");
         char *one = text_copy(p, n);
         if (!one) return mem_fail(n + 1, "device options");
-        sca_status status = n ? take_option(one, threads, kernels) : SCA_OK;
+        sca_status status = n ? take_option(one, c) : SCA_OK;
         mem_free(one);
         TRY(status);
         p += n + (p[n] == ',');
     }
     return SCA_OK;
 }
+
+static const backend blas_backend; /* below */
 
 /* ---- the device ---------------------------------------------------------------------------------------------- */
 
@@ -112,9 +123,10 @@ static sca_status cpu_open(dev *d, const char *options)
     if (!c) return mem_fail(sizeof *c, "the cpu device");
     c->threads = machine_threads();
     TRY_GOTO(fail, choose_kernels(NULL, &c->kernels));
-    TRY_GOTO(fail, take_options(options, &c->threads, &c->kernels));
+    TRY_GOTO(fail, take_options(options, c));
     TRY_GOTO(fail, cpu_pool_open(c->threads, &c->pool));
     d->impl = c;
+    if (c->blas) d->kind = &blas_backend;
     return SCA_OK;
 fail:
     mem_free(c);
@@ -236,17 +248,11 @@ static const op_table cpu_ops = {
 #undef OP
 };
 
-const backend cpu_backend = {
-    .name = "cpu",
-    .act = DT_F32,
-    .host_memory = true,
-    .open = cpu_open,
-    .close = cpu_close,
-    .alloc = cpu_alloc,
-    .release = cpu_release,
-    .put = cpu_put,
-    .get = cpu_put,
-    .sync = cpu_sync,
-    .panel_bytes = cpu_panel_bytes,
-    .ops = &cpu_ops,
-};
+/* clang-format off */
+#define CPU_BACKEND(panels)                                                                                    \
+    { .name = "cpu", .act = DT_F32, .host_memory = true, .open = cpu_open, .close = cpu_close,                 \
+      .alloc = cpu_alloc, .release = cpu_release, .put = cpu_put, .get = cpu_put, .sync = cpu_sync,            \
+      .panel_bytes = panels, .ops = &cpu_ops }
+/* clang-format on */
+const backend cpu_backend = CPU_BACKEND(cpu_panel_bytes);
+static const backend blas_backend = CPU_BACKEND(NULL); /* a BLAS takes rows */

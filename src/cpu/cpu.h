@@ -10,6 +10,7 @@ typedef struct cpu {
     const cpu_kernels *kernels;
     cpu_pool *pool;
     int threads;
+    bool blas;            /* the variant gemm=blas */
     char *scratch;        /* one part per thread, then the shared part */
     size_t scratch_bytes; /* of the whole block */
     size_t thread_bytes;  /* of one thread's part, as last asked for */
@@ -83,6 +84,8 @@ gemm_job cpu_gemm_job(int64_t M, int64_t N, int64_t K);
 /* Describes the weight w of op_linear_fwd and its relatives. */
 void cpu_gemm_weight(gemm_job *j, tensor w, bool in_out);
 void cpu_gemm(dev *d, const gemm_job *job);
+/* blas.c: false when gemm.c has to do it. */
+bool cpu_blas_gemm(dev *d, const gemm_job *job);
 size_t cpu_panel_bytes(dtype type, int64_t N, int64_t K);
 
 /* One tile product of any height, `lanes` (nr or nr/2) wide: rows are cut into nearly equal tiles. */

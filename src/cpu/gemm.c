@@ -276,7 +276,7 @@ void cpu_linear_fwd(dev *d, tensor y, tensor x, tensor w, tensor b, tensor r, li
         j.r = r.data;
         j.ldr = r.stride[0];
     }
-    cpu_gemm(d, &j);
+    if (!cpu_of(d)->blas || !cpu_blas_gemm(d, &j)) cpu_gemm(d, &j);
 }
 
 void cpu_matmul_fwd(dev *d, tensor y, tensor a, tensor b, matmul_options o)
