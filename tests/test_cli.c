@@ -21,7 +21,7 @@ static void usage(void)
         { "", 2, "", "help" },
         { "capton", 2, "", "caption" },
         { "nonsense", 2, "", "unknown command nonsense" },
-        { "score x.json", 2, "", "unknown command score" },
+        { "frobnicate x.json", 2, "", "unknown command frobnicate" },
         { "--frobnicate", 2, "", "--frobnicate" },
         { "--version", 0, "sca 0.1.0\n", "" },
         { "--version more", 2, "", "more" },
