@@ -456,6 +456,36 @@ static void export_and_load(void)
     }
 }
 
+/* The official writer's names and shapes (its .bin form holds all of them), so that its reader finds every tensor. The
+ * second name of the Gaussian matrix may be absent; the tied head may not. */
+static void exported_names_are_official(void)
+{
+    if (!have_shared()) return;
+    config *c = settings("model.path=" TINY, NULL);
+    model *m = NULL;
+    weights *official = NULL, *ours = NULL;
+    char *dir = in_work("names");
+    CHECK_OK(model_open(c, &m));
+    CHECK_OK(model_export(m, dir, DT_NONE, false));
+    CHECK_OK(weights_open(GOLDEN "models/gpt2-tiny-bin", &official));
+    CHECK_OK(weights_open(dir, &ours));
+    for (size_t i = 0; official && ours && i < weights_count(official); i++) {
+        const weight *want = weights_at(official, i), *got = weights_find(ours, want->name);
+        if (strcmp(want->name, "prompt_encoder.shared_embedding.positional_embedding") == 0) continue;
+        CHECKF(got && got->count == want->count && got->ndim == want->ndim &&
+                   memcmp(got->dim, want->dim, (size_t)want->ndim * sizeof *want->dim) == 0,
+               "'%s' is missing from the export or has another shape", want->name);
+    }
+    for (size_t i = 0; official && ours && i < weights_count(ours); i++)
+        CHECKF(weights_find(official, weights_at(ours, i)->name), "'%s' is no official name",
+               weights_at(ours, i)->name);
+    weights_close(official);
+    weights_close(ours);
+    model_close(m);
+    config_close(c);
+    mem_free(dir);
+}
+
 /* A folder with another model's tokenizer: its files would be read instead of the exported ones. */
 static void export_over_another(void)
 {
@@ -616,6 +646,7 @@ int main(int argc, char **argv)
     RUN(plan_is_exact);
     RUN(bf16_storage);
     RUN(export_and_load);
+    RUN(exported_names_are_official);
     RUN(export_over_another);
     RUN(export_trained_part);
     RUN(assembled);
