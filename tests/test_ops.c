@@ -15,9 +15,9 @@
 /* ---- devices: each variant is a device of its own ------------------------------------------------------------- */
 
 typedef struct machine {
-    const char *name, *kind, *options;
-    bool own_order; /* sums in an order that depends on the company: a BLAS */
-    dev *d;         /* NULL: not here; `why` says so */
+    const char *name, *kind, *options, *trace; /* trace: wrapped by dev_trace, or NULL */
+    bool own_order;                            /* sums in an order that depends on the company: a BLAS */
+    dev *d;                                    /* NULL: not here; `why` says so */
     char why[256];
 } machine;
 
@@ -28,6 +28,7 @@ static machine machines[] = {
     { .name = "cpu-avx2", .kind = "cpu", .options = "threads=1,isa=avx2" },
     { .name = "cpu-blas", .kind = "cpu", .options = "threads=2,gemm=blas", .own_order = true },
     { .name = "cpu-avx512", .kind = "cpu", .options = "threads=1,isa=avx512" },
+    { .name = "trace", .kind = "cpu", .options = "threads=1", .trace = "nan" },
 };
 static dev *reference;
 
@@ -48,6 +49,7 @@ static void open_machines(void)
             continue;
         }
         sca_status s = dev_open(m->kind, m->options, &m->d);
+        if (s == SCA_OK && m->trace) s = dev_trace(m->d, m->trace, &m->d);
         /* This machine may lack an instruction set; anything else is a failure. */
         if (s != SCA_OK) snprintf(m->why, sizeof m->why, "%s: %s", m->name, sca_last_error());
         if (s != SCA_ERR_UNSUPPORTED) CHECKF(s == SCA_OK, "%s", m->why);
@@ -600,6 +602,53 @@ static void the_null_device_checks_and_touches_nothing(void)
     dev_close(d);
 }
 
+/* ---- traces -------------------------------------------------------------------------------------------- */
+
+static dev *traced(const char *what)
+{
+    dev *inner = NULL, *d = NULL;
+    CHECK_OK(dev_open("ref", "", &inner));
+    CHECK_OK(dev_trace(inner, what, &d));
+    return d;
+}
+
+static void traces_find_nan_and_write_dumps(void)
+{
+    double x[6] = { 1, 2, 3, 4, 5, 6 }, y[6], value[2];
+    int32_t best[2];
+    tensor in = tensor_on(x, DT_F64, 2, (int64_t[]){ 2, 3 }), out = tensor_on(y, DT_F64, 2, (int64_t[]){ 2, 3 });
+    dev *d = traced("nan");
+    op_copy(d, out, in);
+    CHECK_OK(dev_check(d));
+    x[4] = NAN;
+    op_copy(d, tensor_slice(out, 1, 0, 2), tensor_slice(in, 1, 0, 2));
+    op_fill(d, out, 7);
+    CHECK_FAILS(dev_check(d), SCA_ERR_DEVICE, "op_copy gave nan in y at index 3");
+    CHECK(y[5] == 6);
+    x[4] = 5;
+    dev_close(d);
+    d = traced("dump:" SCA_BUILD "/trace");
+    op_copy(d, out, in);
+    op_argmax_fwd(d, tensor_on(best, DT_I32, 1, (int64_t[]){ 2 }), tensor_on(value, DT_F64, 1, (int64_t[]){ 2 }),
+                  in);
+    CHECK_OK(dev_check(d));
+    dev_close(d);
+    char *text = NULL;
+    size_t bytes = 0;
+    CHECK_OK(file_read(SCA_BUILD "/trace/000001-copy.f32", 1000, &text, &bytes));
+    CHECK(bytes == 24 && memcmp(text, (float[]){ 1, 2, 3, 4, 5, 6 }, 24) == 0);
+    mem_free(text);
+    CHECK_OK(file_read(SCA_BUILD "/trace/000002-argmax_fwd-value.f32", 1000, &text, &bytes));
+    CHECK(bytes == 8 && memcmp(text, (float[]){ 3, 6 }, 8) == 0);
+    mem_free(text);
+    CHECK_OK(file_read(SCA_BUILD "/trace/index.txt", 1000, &text, &bytes));
+    CHECK(strstr(text, "000001-copy.f32 (2,3) f64\n"));
+    mem_free(text);
+    dev *inner = NULL;
+    CHECK_OK(dev_open("ref", "", &inner));
+    CHECK_FAILS(dev_trace(inner, "everything", &d), SCA_ERR_ARGUMENT, "names, time, nan, sync or dump:DIR");
+}
+
 /* ---- perf and support --------------------------------------------------------------------------------------------------------- */
 
 static double now(void)
@@ -726,6 +775,7 @@ int main(int argc, char **argv)
         RUN(wrong_calls_are_refused_in_words);
         RUN(a_wrong_shape_stops_the_stream_of_every_device);
         RUN(the_null_device_checks_and_touches_nothing);
+        RUN(traces_find_nan_and_write_dumps);
         RUN(every_op_agrees_with_the_reference);
         RUN(a_row_alone_gives_the_same_bits);
         RUN(any_number_of_threads_gives_the_same_bits);

@@ -105,13 +105,13 @@ tensor arena_tensor(arena *a, dtype type, int ndim, const int64_t *dim)
     bool fits = true;
     for (int i = 0; i < ndim; i++) {
         ASSERT(dim[i] >= 0);
-        fits = fits && size_mul(bytes, (size_t)dim[i], &bytes);
+        fits = fits && size_mul(bytes, (size_t)dim[i], &bytes) && bytes <= INT64_MAX;
     }
-    void *data = NULL;
-    if (fits)
-        data = arena_bytes(a, bytes);
-    else
+    if (!fits) { /* strides could not be counted either */
         dev_fail(a->d, SCA_ERR_MEMORY, "arena full: a tensor of more bytes than can be counted was wanted");
+        return (tensor){ .type = type, .ndim = 1 };
+    }
+    void *data = arena_bytes(a, bytes);
     tensor t = tensor_on(data, type, ndim, dim);
     if (data && guarded(a) && dtype_is_float(type)) fill_nan(type, data, (size_t)tensor_count(t));
     return t;

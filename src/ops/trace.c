@@ -27,34 +27,43 @@ static double now(void)
 
 /* ---- what is looked at after a call ---------------------------------------------------------------------- */
 
-/* The op's first output as float, on the host; NULL when it is none, or memory is short. */
-static float *first_output(dev *d, const op_arg *args, tensor *t)
+/* An output as float on the host, row-major; NULL when it is none of numbers, or memory is short (inner says so). */
+static float *output_values(dev *d, tensor t)
 {
-    if (args[0].kind != ARG_TENSOR) return NULL;
-    *t = *(const tensor *)args[0].value;
-    if (!tensor_given(*t) || !dtype_is_float(t->type) || t->layout != LAYOUT_ROWS) return NULL;
-    float *v = mem_alloc((size_t)tensor_count(*t) * sizeof *v);
-    if (!v || dev_get_f32(d->inner, v, *t) == SCA_OK) return v;
-    mem_free(v);
-    return NULL;
+    if (!tensor_given(t) || !dtype_is_float(t.type) || t.layout != LAYOUT_ROWS) return NULL;
+    float *v = mem_alloc((size_t)tensor_count(t) * sizeof *v);
+    if (!v) return NULL;
+    while (t.ndim < 4) t = tensor_unsqueeze(t, 0);
+    int64_t row = tensor_contiguous(t) ? tensor_count(t) : t.dim[3], count = tensor_count(t);
+    for (int64_t at = 0; at < count; at += row) { /* strided views come row by row */
+        int64_t i = at / t.dim[3], k = i % t.dim[2], j = i / t.dim[2] % t.dim[1], n = i / t.dim[2] / t.dim[1];
+        int64_t offset = n * t.stride[0] + j * t.stride[1] + k * t.stride[2];
+        char *from = (char *)t.data + offset * (int64_t)dtype_bytes(t.type);
+        if (dev_get_f32(d->inner, v + at, tensor_on(from, t.type, 1, &row)) == SCA_OK) continue;
+        mem_free(v);
+        return NULL;
+    }
+    return v;
 }
 
-static void look_for_nan(dev *d, op_id id, const op_arg *args, size_t n, const float *v, int64_t count)
+static void look_for_nan(dev *d, op_id id, const op_arg *args, size_t n, const char *name, const float *v,
+                         int64_t count)
 {
     int64_t at = 0;
     while (at < count && isfinite(v[at])) at++;
     if (at == count) return;
     char text[512];
     op_args_text(args, n, text, sizeof text);
-    dev_fail(d, SCA_ERR_DEVICE, "op_%s gave %g at index %lld: %s", op_name(id), (double)v[at], (long long)at, text);
+    dev_fail(d, SCA_ERR_DEVICE, "op_%s gave %g in %s at index %lld: %s", op_name(id), (double)v[at], name,
+             (long long)at, text);
 }
 
-/* NNNNNN-NAME.f32: the first output, row-major; the index tells its shape. */
-static void write_dump(dev *d, op_id id, tensor t, const float *v)
+/* NNNNNN-OP.f32: the first output, row-major; further ones NNNNNN-OP-NAME.f32; the index tells their shapes. */
+static void write_dump(dev *d, op_id id, const char *output, tensor t, const float *v)
 {
     trace *x = d->impl;
     char name[96], shape[96];
-    snprintf(name, sizeof name, "%06lld-%s.f32", (long long)x->calls, op_name(id));
+    snprintf(name, sizeof name, "%06lld-%s%s%s.f32", (long long)x->calls, op_name(id), *output ? "-" : "", output);
     char *path = path_join(x->dump, name);
     sca_status s = path ? file_write(path, v, (size_t)tensor_count(t) * sizeof *v) : SCA_ERR_MEMORY;
     if (s != SCA_OK) dev_fail(d, s, "%s", status_message());
@@ -79,11 +88,13 @@ static void after(dev *d, op_id id, const op_arg *args, size_t n, double seconds
         log_info("%6lld op_%s(%s) %.3f ms", (long long)x->calls, op_name(id), text, 1e3 * seconds);
     }
     if (!x->nan && !x->dump) return;
-    tensor t;
-    float *v = first_output(d, args, &t);
-    if (v && x->nan) look_for_nan(d, id, args, n, v, tensor_count(t));
-    if (v && x->dump) write_dump(d, id, t, v);
-    mem_free(v);
+    for (int i = 0; i < op_outputs(id); i++) {
+        tensor t = *(const tensor *)args[i].value;
+        float *v = output_values(d, t);
+        if (v && x->nan) look_for_nan(d, id, args, n, args[i].name, v, tensor_count(t));
+        if (v && x->dump) write_dump(d, id, i ? args[i].name : "", t, v);
+        mem_free(v);
+    }
 }
 
 /* So that a time is the op's own, and a failure is found at the op that made it. */
