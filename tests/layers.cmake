@@ -26,7 +26,7 @@ set(layers
   "data|base@turbojpeg\\.h|jpeglib\\.h|jerror\\.h|png\\.h|libexif/.*|hdf5\\.h|jansson\\.h|zlib\\.h"
   "eval|base@libstemmer\\.h|zstd\\.h|utf8proc\\.h|zlib\\.h|jansson\\.h"
   "train|model nn ops core base data@jansson\\.h"
-  "tools|base@cairo.*|png\\.h|microhttpd\\.h|jansson\\.h")
+  "tools|base@cairo.*|png\\.h|turbojpeg\\.h|microhttpd\\.h|jansson\\.h")
 # file (a regular expression) | folders it may include besides | libraries besides. Each is named in architecture.md 3.2 or 3.3.
 set(exceptions
   "src/ops/ops.c|cpu cuda@"                        # the list of devices

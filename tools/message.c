@@ -16,7 +16,8 @@ static struct {
     char what[80];
     int64_t done;
     double start, last; /* of this work; when it was last shown */
-} progress_line = { .lock = PTHREAD_MUTEX_INITIALIZER };
+    const char *only;
+} progress_line = { .lock = PTHREAD_MUTEX_INITIALIZER, .only = "" };
 
 static double now_s(void)
 {
@@ -72,6 +73,7 @@ static void show_progress(int64_t done, int64_t total, double now)
 static void on_progress(void *user, const char *what, int64_t done, int64_t total)
 {
     (void)user;
+    if (!text_starts(what, progress_line.only)) return;
     pthread_mutex_lock(&progress_line.lock);
     double now = now_s();
     char name[sizeof progress_line.what];
@@ -105,6 +107,8 @@ void message_start(void)
     sca_log_to(on_log, NULL, least);
     sca_progress_to(on_progress, NULL);
 }
+
+void message_progress_of(const char *beginning) { progress_line.only = beginning; }
 
 void message_note(const char *text) { print_line("", text); }
 

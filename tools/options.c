@@ -155,6 +155,20 @@ int arguments_config(const arguments *a, sca_config **out)
     return result;
 }
 
+int arguments_config_file(const arguments *a, sca_config **out)
+{
+    *out = NULL;
+    if (sca_config_open(a->operands[0], out)) return fail_now();
+    int result = set_trace(*out);
+    if (result == DONE) result = set_all(a, *out);
+    for (int i = 1; i < a->n_operands && result == DONE; i++)
+        if (sca_config_set(*out, a->operands[i])) result = fail_now();
+    if (result == DONE) return DONE;
+    sca_config_close(*out);
+    *out = NULL;
+    return result;
+}
+
 int arguments_need_model(const arguments *a)
 {
     bool model = a->value[OPTION_MODEL], sam = a->value[OPTION_SAM], lm = a->value[OPTION_LM];

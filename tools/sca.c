@@ -33,6 +33,11 @@ static const command commands[] = {
       run_tokenize,
       "Reads JSON Lines from standard input: {\"text\": ...} becomes {\"ids\": [...], \"decoded\": ...}.\n"
       "DIR needs only the tokenizer files.\n" },
+    { "eval", "CONFIG [section.key=value]...", "captions of whole data sets, with scores and a report",
+      RUN | SETTINGS, run_eval,
+      "Runs again after an interruption, the same command goes on where it stopped. Under `mpirun -n N` the images "
+      "are\n"
+      "shared out; the results are the same. A report is written to eval.output.\n" },
     { "prepare", "KIND --annotations FILE|DIR --to FILE", "a file that is quick to open, from files of others",
       PREPARE, run_prepare,
       "KIND meteor: the folder of METEOR's word lists; tools/meteor_data.sh obtains them and calls this.\n" },
@@ -73,6 +78,15 @@ static int print_command(const command *c)
     str_printf(&text, "usage: sca %s %s\n\n%s\n\n", c->name, c->usage, c->what);
     options_help(c->groups, &text);
     if (c->more[0]) str_printf(&text, "\n%s", c->more);
+    if (c->groups & SETTINGS) {
+        char *settings = NULL;
+        if (sca_config_help(&settings)) {
+            str_free(&text);
+            return fail_now();
+        }
+        str_printf(&text, "\nsettings:\n%s", settings);
+        sca_free(settings);
+    }
     return print(&text);
 }
 

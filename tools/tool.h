@@ -11,7 +11,9 @@ enum { DONE = 0, FAILED = 1, USAGE = 2 };
 
 /* Where messages, warnings and progress of the library go: standard error. SCA_LOG=debug|info|warn|error. */
 void message_start(void);
-void message_note(const char *text);                       /* a line, as a message of the library */
+void message_note(const char *text); /* a line, as a message of the library */
+/* Shows only the progress of work whose name begins so, not that of its parts. Borrowed. */
+void message_progress_of(const char *beginning);
 int fail_now(void);                                        /* prints sca_last_error(); returns FAILED */
 int fail_usage(const char *format, ...) PRINTF_LIKE(1, 2); /* prints; returns USAGE                    */
 
@@ -28,7 +30,8 @@ enum option_group { /* what a command takes, as a set */
                     TOKENS = 128,
                     RUN = 256,
                     SCORE = 512,
-                    PREPARE = 1024
+                    PREPARE = 1024,
+                    SETTINGS = 2048 /* a configuration file and assignments */
 };
 
 enum option_id {
@@ -57,6 +60,8 @@ int arguments_read(int argc, char **argv, const char *command, unsigned groups, 
 void arguments_free(arguments *a);
 /* The library's settings as the options say; greedy search where nothing is said. Caller: sca_config_close. */
 int arguments_config(const arguments *a, sca_config **out);
+/* The settings of the file that is the first operand, with the options and the other operands, section.key=value. */
+int arguments_config_file(const arguments *a, sca_config **out);
 /* USAGE and a message unless --model, or --sam and --lm, are given. */
 int arguments_need_model(const arguments *a);
 /* The options of these groups, one line each. */
@@ -134,6 +139,23 @@ void overlay_drop(overlay *o);                                /* takes the photo
 sca_status overlay_save(const overlay *o, const char *path);
 void overlay_close(overlay *o); /* accepts NULL */
 
+/* ---- report (report.c, report_page.c) --------------------------------------------------------------------- */
+
+typedef struct report_metric {
+    const char *key, *head; /* in scores.json, and above its column */
+    double scale;           /* what tables multiply it with         */
+} report_metric;
+extern const report_metric report_metrics[]; /* in the order of the published tables; a key of NULL ends them */
+
+/* Writes dir/report.html from scores.json (root) and details.json in the folders of the sets. The page holds
+ * everything it shows and stays below 5 MB. */
+sca_status report_write(const char *dir, const json_t *root);
+
+/* ---- thumbnails (thumb.c) ----------------------------------------------------------------------------------- */
+
+/* Appends a small JPEG of the photo as base64, with a mask in COCO's compressed run lengths (NULL: none) and a box. */
+sca_status thumb_put(const char *photo, const char *mask, const double box[4], int side, str *base64);
+
 /* ---- commands ---------------------------------------------------------------------------------------------------
  */
 
@@ -144,5 +166,6 @@ int run_info(const arguments *a);
 int run_tokenize(const arguments *a);
 int run_score(const arguments *a);
 int run_prepare(const arguments *a);
+int run_eval(const arguments *a);
 
 #endif

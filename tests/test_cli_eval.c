@@ -1,0 +1,106 @@
+/* test_cli_eval.c - sca eval and its report, on the small model and photo of docs/demo as a data set. */
+#define CLI_DIR SCA_BUILD "/cli-test-eval"
+#include "cli.h"
+
+#define SETS CLI_DIR "/captions.json"
+#define CONFIG CLI_DIR "/eval.yaml"
+#define RESULTS CLI_DIR "/results"
+
+static void write_set(void)
+{
+    static const char captions[] =
+        "{\"images\": [{\"id\": 3, \"file_name\": \"photo.jpg\", \"width\": 64, \"height\": 48}],\n"
+        "\"annotations\": [{\"id\": 11, \"image_id\": 3, \"bbox\": [1, 2, 20, 30], \"caption\": \"a <b>bold</b> & "
+        "\\\"quoted\\\" dog\"},\n"
+        "{\"id\": 12, \"image_id\": 3, \"bbox\": [5.5, 2, 9999, 30], \"caption\": \"two cats\"}],\n"
+        "\"categories\": [{\"id\": 1, \"name\": \"object\"}]}\n";
+    static const char yaml[] =
+        "model: {path: " CLI_MODEL "}\n"
+        "data:\n"
+        "  eval:\n"
+        "    - {kind: grit, annotations: " SETS ", images: " SCA_SOURCE "/docs/demo, name: demo}\n"
+        "eval: {output: " RESULTS "}\n"
+        "generate: {beams: 2, max_tokens: 8}\n";
+    CHECK(system("rm -rf " RESULTS) == 0);
+    CHECK_OK(file_write(SETS, captions, sizeof captions - 1));
+    CHECK_OK(file_write(CONFIG, yaml, sizeof yaml - 1));
+}
+
+static void results_and_report(void)
+{
+    write_set();
+    cli_expect("eval " CONFIG " eval.loss=true", 0, "demo: grit, all regions of each image; 2 regions", "left out");
+    json_t *scores = NULL, *predictions = NULL, *scored = NULL;
+    CHECK_OK(json_open(RESULTS "/scores.json", &scores));
+    CHECK_OK(json_open(RESULTS "/demo/predictions.json", &predictions));
+    CHECK_OK(json_open(RESULTS "/demo/scored.json", &scored));
+    CHECK(json_array_size(json_object_get(scores, "sets")) == 1);
+    CHECK(json_array_size(predictions) == 2 && json_array_size(scored) == 2);
+    const json_t *reference = json_array_get(json_object_get(json_array_get(scored, 0), "references"), 0);
+    CHECK(strcmp(json_string_value(reference), "a <b>bold</b> & \"quoted\" dog") == 0);
+    json_decref(scores);
+    json_decref(predictions);
+    json_decref(scored);
+    char *page = cli_read(RESULTS "/report.html");
+    CHECK(strlen(page) > 5000 && strlen(page) < 5000000);
+    CHECK(strstr(page, "a &lt;b&gt;bold&lt;/b&gt; &amp; &quot;quoted&quot; dog"));
+    CHECK(strstr(page, "data:image/jpeg;base64,/9j/") && strstr(page, "viewport") && strstr(page, "<svg"));
+    CHECK(strstr(page, "grit, all regions of each image; 1 images, 2 regions"));
+    CHECK(!strstr(page, "<script") && !strstr(page, "http") && !strstr(page, "<b>bold") && !strstr(page, "url("));
+    mem_free(page);
+    cli_expect("score " RESULTS "/demo/scored.json", 0, "CIDEr-D", "left out");
+}
+
+/* The same again, shared out: every file is the same. */
+static void same_under_a_launcher(void)
+{
+    static const char *const names[] = { "scores.json", "report.html", "demo/predictions.json",
+                                         "demo/details.json" };
+    if (system("command -v mpirun >/dev/null 2>&1") != 0) {
+        check_skip("mpi: no mpirun");
+        return;
+    }
+    char *before[LENGTH(names)], path[512];
+    write_set();
+    cli_expect("eval " CONFIG, 0, "2 regions", "left out");
+    for (size_t i = 0; i < LENGTH(names); i++) {
+        snprintf(path, sizeof path, RESULTS "/%s", names[i]);
+        before[i] = cli_read(path);
+    }
+    CHECK(system("rm -rf " RESULTS) == 0);
+    CHECK(system("ASAN_OPTIONS=detect_leaks=0 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+                 "OMPI_MCA_rmaps_base_oversubscribe=1 mpirun -n 2 " CLI_SCA " eval " CONFIG
+                 " >/dev/null 2>&1") == 0);
+    for (size_t i = 0; i < LENGTH(names); i++) {
+        snprintf(path, sizeof path, RESULTS "/%s", names[i]);
+        char *after = cli_read(path);
+        CHECKF(after[0] && strcmp(before[i], after) == 0, "%s differs", names[i]);
+        mem_free(after);
+        mem_free(before[i]);
+    }
+}
+
+static void wrong_use(void)
+{
+    write_set();
+    cli_expect("eval", 2, "", "configuration file");
+    cli_expect("eval --help", 0, "eval.prompt", "");
+    cli_expect("eval " CLI_DIR "/none.yaml", 1, "", "none.yaml");
+    cli_expect("eval " CONFIG " eval.prmpt=box", 1, "", "eval.prompt");
+    cli_expect("eval " CONFIG " --beams 3", 2, "", "--beams");
+    cli_expect("eval " CONFIG " data.eval.0.kind=pictures", 1, "", "pictures");
+    cli_expect("eval " CONFIG " data.eval.0.annotations=" CLI_DIR "/none.json", 1, "", "none.json");
+    cli_expect("eval " CONFIG " data.eval.0.images=" CLI_DIR, 1, "", "1 of 1 images");
+    cli_expect("eval " CONFIG " eval.output=" SETS, 1, "", "captions.json");
+    cli_expect("eval " CONFIG " eval.output=/proc/nothing", 1, "", "/proc/nothing");
+    cli_expect("eval " CONFIG " model.path=" CLI_DIR, 1, "", "config.json");
+}
+
+int main(int argc, char **argv)
+{
+    cli_start();
+    RUN(results_and_report);
+    RUN(same_under_a_launcher);
+    RUN(wrong_use);
+    return check_done();
+}
