@@ -226,14 +226,18 @@ static double now_s(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void tell(const progress_state *s)
+static void show(const eval_set *e, int64_t done, int64_t total)
 {
     char what[320];
+    snprintf(what, sizeof what, "evaluate %s", e->name);
+    if (e->ranks->rank == 0) progress(what, done, total);
+}
+
+static void tell(const progress_state *s)
+{
     comm_alive(s->e->ranks, (int64_t)s->done);
-    if (s->e->ranks->rank != 0) return;
-    snprintf(what, sizeof what, "evaluate %s", s->e->name);
-    int64_t done = comm_done(s->e->ranks);
-    progress(what, done < (int64_t)s->todo ? done : (int64_t)s->todo, (int64_t)s->todo);
+    int64_t done = comm_done(s->e->ranks), todo = (int64_t)s->todo;
+    show(s->e, done < todo ? done : todo, todo);
 }
 
 static sca_status keep_chunk(void *user, const str *lines)
@@ -277,6 +281,7 @@ static sca_status run_set(eval_set *e, json_t *entries)
     sca_status status;
     TRY_GOTO(done, comm_agree(e->ranks, eval_parts_read(e, &p))); /* nobody writes before all have read */
     TRY_GOTO(done, comm_agree(e->ranks, work_share(e, &p)));
+    show(e, 1, 1);
     eval_parts_free(&p);
     if (e->ranks->rank == 0) {
         status = eval_parts_read(e, &p);

@@ -226,18 +226,32 @@ static sca_status put_region(work *w, size_t i, str *s)
 
 /* ---- the image ------------------------------------------------------------------------------------------------ */
 
-static sca_status run_chunk(work *w, eval_chunk_fn *fn, void *user)
+/* Regions [w->first, w->first + w->n). */
+static sca_status run_batch(work *w, str *lines)
 {
-    str lines = { 0 };
     sca_status status;
     describe_options o = { .masks = true, .captions = true, .recognition = dataset_recognition(w->e->data) };
     TRY_GOTO(done, make_prompts(w));
     model_streams(w->e->m, ((int64_t)w->image << 24) + (int64_t)w->first * model_sizes(w->e->m)->caption_heads);
     TRY_GOTO(done, scene_describe(w->s, w->prompt, (int)w->n, &o, w->result));
-    for (size_t i = 0; i < w->n; i++) TRY_GOTO(done, put_region(w, i, &lines));
-    status = fn(user, &lines);
+    for (size_t i = 0; i < w->n; i++) TRY_GOTO(done, put_region(w, i, lines));
 done:
     region_result_free(w->result, (int)w->n);
+    return status;
+}
+
+/* Regions [from, to), in batches whose masks are not too large. */
+static sca_status run_chunk(work *w, size_t from, size_t to, eval_chunk_fn *fn, void *user)
+{
+    int64_t fit = EVAL_MASK_BYTES / ((int64_t)w->width * w->height);
+    size_t most = fit < 1 ? 1 : fit > EVAL_CHUNK ? EVAL_CHUNK : (size_t)fit;
+    str lines = { 0 };
+    sca_status status = SCA_OK;
+    for (w->first = from; w->first < to && status == SCA_OK; w->first += most) {
+        w->n = to - w->first < most ? to - w->first : most;
+        status = run_batch(w, &lines);
+    }
+    if (status == SCA_OK) status = fn(user, &lines);
     str_free(&lines);
     return status;
 }
@@ -277,10 +291,8 @@ static sca_status all_chunks(work *w, size_t first, eval_chunk_fn *fn, void *use
     if (count == 0) return empty_image(w, fn, user);
     TRY(open_scene(w));
     sca_status status = SCA_OK;
-    for (w->first = first; w->first < count && status == SCA_OK; w->first += EVAL_CHUNK) {
-        w->n = count - w->first < EVAL_CHUNK ? count - w->first : EVAL_CHUNK;
-        status = run_chunk(w, fn, user);
-    }
+    for (size_t from = first; from < count && status == SCA_OK; from += EVAL_CHUNK)
+        status = run_chunk(w, from, count - from < EVAL_CHUNK ? count : from + EVAL_CHUNK, fn, user);
     return status;
 }
 

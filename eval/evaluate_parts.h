@@ -5,9 +5,10 @@
 #include "data/data.h"
 #include "eval/evaluate.h"
 
-/* Regions that are computed and written together: a constant, so that files do not depend on ranks or restarts. What
- * they take in memory follows from the model and the settings (scene_describe divides them again). */
-enum { EVAL_CHUNK = 64 };
+/* Regions that are written together: a constant, so that files do not depend on ranks or restarts. They are computed
+ * together, too, as long as their masks take no more than EVAL_MASK_BYTES; all else that they need follows from the
+ * model and the settings. */
+enum { EVAL_CHUNK = 16, EVAL_MASK_BYTES = 512 << 20 };
 
 typedef struct eval_set { /* one entry of data.eval; borrows the settings */
     const config *c;

@@ -80,6 +80,32 @@ static void same_under_a_launcher(void)
     }
 }
 
+/* A browser shows the page as it is: all pictures, no message on its console. */
+static void page_in_a_browser(void)
+{
+    static const char probe[] =
+        "<!doctype html><body><iframe width=1000 height=6000 src=report.html onload=\""
+        "let p = [...this.contentDocument.images];"
+        "document.title = p.length + ' pictures, ' + p.filter(i => i.complete &amp;&amp; i.naturalWidth > "
+        "9).length + ' "
+        "seen, ' + (this.contentDocument.documentElement.scrollWidth > 1000 ? 'too wide' : 'fits')\"></iframe>";
+    if (system("command -v chromium >/dev/null 2>&1") != 0) {
+        check_skip("chromium: no browser");
+        return;
+    }
+    write_set();
+    cli_expect("eval " CONFIG, 0, "2 regions", "left out");
+    CHECK_OK(file_write(RESULTS "/probe.html", probe, sizeof probe - 1));
+    CHECK(system("timeout 100 chromium --headless --no-sandbox --disable-gpu --allow-file-access-from-files "
+                 "--enable-logging=stderr --virtual-time-budget=5000 --window-size=1100,6200 --dump-dom "
+                 "file://" RESULTS "/probe.html >" RESULTS "/dom 2>" RESULTS "/console") == 0);
+    char *dom = cli_read(RESULTS "/dom"), *console = cli_read(RESULTS "/console");
+    CHECKF(strstr(dom, "<title>2 pictures, 2 seen, fits</title>"), "%.300s", dom);
+    CHECKF(!strstr(console, "CONSOLE"), "%.1000s", strstr(console, "CONSOLE"));
+    mem_free(dom);
+    mem_free(console);
+}
+
 static void wrong_use(void)
 {
     write_set();
@@ -101,6 +127,7 @@ int main(int argc, char **argv)
     cli_start();
     RUN(results_and_report);
     RUN(same_under_a_launcher);
+    RUN(page_in_a_browser);
     RUN(wrong_use);
     return check_done();
 }

@@ -403,6 +403,47 @@ static void other_settings_are_not_mixed(void)
     CHECK_OK(evaluate("gpt2-tiny", 1, WORK "/other", more, NULL));
 }
 
+/* ---- failures ---------------------------------------------------------------------------------------------------------- */
+
+/* Every file operation of a run fails once, then every some-th allocation; each time the work goes on in what the failed
+ * run left behind. In the end the files are those of a run without failures. */
+static void failures_spoil_nothing(void)
+{
+    char *more[] = { (char *)(uintptr_t) "eval.max_images=2", NULL };
+    sca_config *c = NULL;
+    sca_model *m = NULL;
+    char *text = NULL;
+    if (!have_shared()) return;
+    wipe(WORK "/sound");
+    wipe(WORK "/faulty");
+    CHECK_OK(evaluate("gpt2-tiny", 1, WORK "/sound", more, NULL));
+    CHECK_OK(settings("gpt2-tiny", 1, WORK "/faulty", more, &c));
+    CHECK_OK(sca_model_open(c, &m));
+    for (int kind = 0; kind < 2; kind++) {
+        bool fired = true;
+        int64_t failed = 0;
+        for (int64_t n = 1; fired && n < 10000000; n += kind == 0 ? 1 : 1 + n / 6) {
+            if (kind == 1) wipe(WORK "/faulty");
+            (kind ? fault_alloc : fault_io)(n);
+            sca_status status = sca_evaluate(m, c, &text);
+            fired = fault_fired();
+            (kind ? fault_alloc : fault_io)(0);
+            CHECKF(fired || status == SCA_OK, "without a fault: %s", sca_last_error());
+            CHECK(status == SCA_OK || sca_last_error()[0]);
+            failed += status != SCA_OK;
+            sca_free(text);
+            text = NULL;
+        }
+        CHECKF(failed > 10, "only %lld faults of kind %d", (long long)failed, kind);
+    }
+    wipe(WORK "/faulty/scores.json");
+    CHECK_OK(sca_evaluate(m, c, &text));
+    sca_free(text);
+    same_results(WORK "/sound", WORK "/faulty");
+    sca_model_close(m);
+    sca_config_close(c);
+}
+
 /* ---- a rank ---------------------------------------------------------------------------------------------------------- */
 
 static int be_run(char **argv)
@@ -427,5 +468,6 @@ int main(int argc, char **argv)
     RUN(several_sets);
     RUN(bad_input);
     RUN(other_settings_are_not_mixed);
+    RUN(failures_spoil_nothing);
     return check_done();
 }
