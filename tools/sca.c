@@ -170,6 +170,7 @@ int main(int argc, char **argv)
 {
     occupy_standard_files();
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write like any other: message, exit status 1 */
+    (void)signal(SIGXFSZ, SIG_IGN); /* so is a file that may not grow */
     message_start();
     return dispatch(argc > 0 ? argc - 1 : 0, argc > 0 ? argv + 1 : argv);
 }

@@ -70,12 +70,6 @@ static int machine_threads(void)
 
 enum { MOST_THREADS = 1024 };
 
-#ifdef SCA_BLAS
-enum { HAVE_BLAS = true };
-#else
-enum { HAVE_BLAS = false };
-#endif
-
 static sca_status take_option(const char *text, cpu *c)
 {
     int64_t n = 0;
@@ -86,12 +80,11 @@ static sca_status take_option(const char *text, cpu *c)
         c->threads = n ? (int)n : machine_threads();
         return SCA_OK;
     }
-    c->blas = strcmp(text, "gemm=blas") == 0;
-    if (c->blas && !HAVE_BLAS)
-        return status_fail(SCA_ERR_UNSUPPORTED,
-                           "device cpu: gemm=blas is not built in; install libopenblas-dev and build "
-                           "again, or leave it out");
-    if (c->blas || strcmp(text, "gemm=own") == 0) return SCA_OK;
+    bool blas = strcmp(text, "gemm=blas") == 0;
+    if (blas || strcmp(text, "gemm=own") == 0) {
+        c->blas = blas;
+        return blas ? cpu_blas_open() : SCA_OK;
+    }
     if (text_starts(text, "isa=")) return choose_kernels(text + 4, &c->kernels);
     return status_fail(SCA_ERR_ARGUMENT,
                        "device cpu: unknown option '%s', expected threads=N, isa=NAME, gemm=own or gemm=blas",

@@ -84,7 +84,9 @@ gemm_job cpu_gemm_job(int64_t M, int64_t N, int64_t K);
 /* Describes the weight w of op_linear_fwd and its relatives. */
 void cpu_gemm_weight(gemm_job *j, tensor w, bool in_out);
 void cpu_gemm(dev *d, const gemm_job *job);
-/* blas.c: false when gemm.c has to do it. */
+/* blas.c. Loads the library; refused when it is not built in or not there. */
+sca_status cpu_blas_open(void);
+/* False when gemm.c has to do it. */
 bool cpu_blas_gemm(dev *d, const gemm_job *job);
 size_t cpu_panel_bytes(dtype type, int64_t N, int64_t K);
 
