@@ -206,8 +206,11 @@ static void options_are_checked(void)
     CHECK_FAILS(dev_open("cpu", "threads=100000", &d), SCA_ERR_ARGUMENT, "threads=1024");
     CHECK_FAILS(dev_open("cpu", "isa=mmx", &d), SCA_ERR_ARGUMENT, "avx2");
     CHECK_FAILS(dev_open("cpu", "speed=9", &d), SCA_ERR_ARGUMENT, "unknown option 'speed=9'");
-    CHECK_FAILS(dev_open("cpu", "gemm=blas", &d), SCA_ERR_UNSUPPORTED, "gemm=own");
+    CHECK_FAILS(dev_open("cpu", "gemm=mkl", &d), SCA_ERR_ARGUMENT, "gemm=blas");
     CHECK(!d);
+    /* Where no BLAS is built in or installed, the message says what to do. */
+    if (dev_open("cpu", "gemm=blas", &d) != SCA_OK) CHECK(!d && strstr(sca_last_error(), "libopenblas"));
+    dev_close(d);
     dev_close(opened("gemm=own"));
     dev_close(opened(""));
     dev_close(opened("threads=3,,isa=generic,"));
