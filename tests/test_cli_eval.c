@@ -45,7 +45,7 @@ static void results_and_report(void)
     CHECK(strlen(page) > 5000 && strlen(page) < 5000000);
     CHECK(strstr(page, "a &lt;b&gt;bold&lt;/b&gt; &amp; &quot;quoted&quot; dog"));
     CHECK(strstr(page, "data:image/jpeg;base64,/9j/") && strstr(page, "viewport") && strstr(page, "<svg"));
-    CHECK(strstr(page, "grit, all regions of each image; 1 images, 2 regions"));
+    CHECK(strstr(page, "grit, all regions of each image; 1 image, 2 regions"));
     CHECK(!strstr(page, "<script") && !strstr(page, "http") && !strstr(page, "<b>bold") && !strstr(page, "url("));
     mem_free(page);
     cli_expect("score " RESULTS "/demo/scored.json", 0, "CIDEr-D", "left out");

@@ -24,6 +24,13 @@ static void put_html(str *s, const char *text)
     str_free(&clean);
 }
 
+static void put_number_of(str *s, const json_t *set, const char *key, const char *one)
+{
+    int64_t n = json_integer_value(json_object_get(set, key));
+    put_count(s, n);
+    str_printf(s, " %s%s", one, n == 1 ? "" : "s");
+}
+
 static const char *text_of(const json_t *object, const char *key)
 {
     const char *text = json_string_value(json_object_get(object, key));
@@ -162,10 +169,10 @@ static void put_table(str *s, const json_t *root)
         str_put(s, " &mdash; ");
         put_html(s, text_of(set, "protocol"));
         str_put(s, "; ");
-        put_count(s, json_integer_value(json_object_get(set, "images")));
-        str_put(s, " images, ");
-        put_count(s, json_integer_value(json_object_get(set, "regions")));
-        str_put(s, " regions</th></tr>\n");
+        put_number_of(s, set, "images", "image");
+        str_put(s, ", ");
+        put_number_of(s, set, "regions", "region");
+        str_put(s, "</th></tr>\n");
         put_ours(s, set, used);
         put_published(s, root, set, used);
     }
@@ -299,8 +306,8 @@ static sca_status put_set(str *s, const char *dir, const json_t *set, size_t lim
     str_put(s, "</h2>\n<p>");
     put_html(s, text_of(set, "protocol"));
     str_put(s, "; ");
-    put_count(s, json_integer_value(json_object_get(set, "regions")));
-    str_put(s, " regions.</p>\n");
+    put_number_of(s, set, "regions", "region");
+    str_put(s, ".</p>\n");
     put_notes(s, set);
     str_put(s, "<div class=\"plots\">\n");
     put_histogram(s, json_object_get(histograms, "cider_d"), 0.5, "Regions by CIDEr-D (0 to 10)");
