@@ -2,6 +2,7 @@
  * stopped. */
 #include "eval/evaluate_parts.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include <time.h>
 
 static const double SYNC_EVERY_S = 2;
+static const double PATIENCE_S = 1800; /* some regions of a large model on a slow machine */
 
 /* ---- what decides the results -------------------------------------------------------------------------------------- */
 
@@ -279,10 +281,13 @@ static sca_status run_set(eval_set *e, json_t *entries)
     eval_parts p = { 0 };
     json_t *entry = NULL;
     sca_status status;
+    e->ranks->patience_s = PATIENCE_S;
     TRY_GOTO(done, comm_agree(e->ranks, eval_parts_read(e, &p))); /* nobody writes before all have read */
     TRY_GOTO(done, comm_agree(e->ranks, work_share(e, &p)));
     show(e, 1, 1);
     eval_parts_free(&p);
+    /* Scoring says nothing while it runs, and foreign commands may take hours; that rank 0 dies is seen by mpirun. */
+    e->ranks->patience_s = e->ranks->rank == 0 ? PATIENCE_S : INFINITY;
     if (e->ranks->rank == 0) {
         status = eval_parts_read(e, &p);
         if (status == SCA_OK) status = eval_join(e, &p, &entry);
@@ -353,9 +358,11 @@ sca_status evaluate_run(model *m, const config *c, comm *ranks, str *scores)
     eval_set *sets = mem_zero(c->n_data_eval, sizeof *sets);
     if (!sets) return mem_fail(c->n_data_eval * sizeof *sets, "data sets");
     generate_options before = *model_generation(m);
+    double patience = ranks->patience_s;
     model_generation_from(c, model_generation(m));
     sca_status status = run_sets(sets, m, c, ranks, scores);
     *model_generation(m) = before;
+    ranks->patience_s = patience;
     for (size_t i = 0; i < c->n_data_eval; i++) set_close(&sets[i]);
     mem_free(sets);
     return status;

@@ -889,6 +889,10 @@ static void growing_files(void)
     CHECK_OK(file_remove(SCA_BUILD "/base-log/grows"));
     CHECK_FAILS(file_log_open(SCA_BUILD "/base-log", 0, &f), SCA_ERR_IO, "base-log");
     CHECK_FAILS(file_log_open("/dev/null", 0, &f), SCA_ERR_IO, "device");
+    file_log *second;
+    CHECK_OK(file_log_open(SCA_BUILD "/base-log/grows", 0, &f));
+    CHECK_FAILS(file_log_open(SCA_BUILD "/base-log/grows", 0, &second), SCA_ERR_STATE, "another process");
+    file_log_close(f);
     CHECK_FAILS(dir_each(SCA_BUILD "/nowhere", count_name, NULL), SCA_ERR_IO, "nowhere");
 }
 

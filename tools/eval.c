@@ -7,10 +7,12 @@
 /* Launchers tell their processes through the environment that there are others. */
 static bool launched(void)
 {
-    static const char *const told[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MV2_COMM_WORLD_SIZE" };
-    for (size_t i = 0; i < LENGTH(told); i++)
-        if (getenv(told[i])) return true;
-    return false;
+    static const char *const sizes[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE" };
+    for (size_t i = 0; i < LENGTH(sizes); i++) {
+        const char *size = getenv(sizes[i]);
+        if (size) return strcmp(size, "1") != 0;
+    }
+    return getenv("PMIX_RANK") != NULL;
 }
 
 /* METEOR's tables are found beside the program unless the settings say otherwise. */

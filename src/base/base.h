@@ -115,7 +115,8 @@ void file_out_abort(file_out *f);         /* removes the temporary file; accepts
 sca_status file_write(const char *path, const void *data, size_t bytes); /* open, put, commit */
 
 /* A file that grows while work goes on and survives its end at any instant: made if it is absent, cut to its first
- * `keep` bytes if it is longer, then appended to. What was put before a sync lasts. */
+ * `keep` bytes if it is longer, then appended to. What was put before a sync lasts. One writer at a time: SCA_ERR_STATE
+ * while another has it open. */
 typedef struct file_log file_log;
 sca_status file_log_open(const char *path, size_t keep, file_log **out);
 sca_status file_log_put(file_log *f, const void *data, size_t bytes);

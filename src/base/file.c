@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -470,6 +471,9 @@ sca_status file_log_open(const char *path, size_t keep, file_log **out)
     if (status == SCA_OK && fstat(f->fd, &info) < 0) status = io_fail(path, "look at", errno);
     if (status == SCA_OK && !S_ISREG(info.st_mode))
         status = status_fail(SCA_ERR_IO, "%s: is %s, expected a regular file", path, kind_of(info.st_mode));
+    /* Where a file system knows no locks, who starts two writers is not warned. */
+    if (status == SCA_OK && flock(f->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+        status = status_fail(SCA_ERR_STATE, "%s: another process is writing it; wait for that, or end it", path);
     if (status == SCA_OK && (size_t)info.st_size > keep && (faulty() || ftruncate(f->fd, (off_t)keep) < 0))
         status = io_fail(path, "shorten", errno);
     if (status == SCA_OK)
