@@ -29,8 +29,10 @@ static sca_status stamp_file(stamp *s, const char *name, const char *path)
 {
     struct stat info;
     if (stat(path, &info) < 0 || !S_ISREG(info.st_mode)) return SCA_OK;
-    int64_t facts[3] = { (int64_t)info.st_size, (int64_t)info.st_mtim.tv_sec, (int64_t)info.st_mtim.tv_nsec };
-    s->sum += hash(hash(0xCBF29CE484222325u, name, strlen(name)), facts, sizeof facts);
+    char facts[96];
+    int n = snprintf(facts, sizeof facts, "%lld %lld.%09ld", (long long)info.st_size,
+                     (long long)info.st_mtim.tv_sec, (long)info.st_mtim.tv_nsec);
+    s->sum += hash(hash(0xCBF29CE484222325u, name, strlen(name)), facts, (size_t)n);
     return SCA_OK;
 }
 

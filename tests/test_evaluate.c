@@ -231,13 +231,15 @@ static void official_predictions(void)
 
 static const char *self;
 
-static int run_line(const char *before, const char *out)
+static int run_line_with(const char *before, const char *out, const char *more)
 {
     char line[4096];
-    snprintf(line, sizeof line, "%s %s --run gpt2-tiny 3 %s eval.loss=true >%s.log 2>&1", before, self, out, out);
+    snprintf(line, sizeof line, "%s %s --run gpt2-tiny 3 %s %s >%s.log 2>&1", before, self, out, more, out);
     int status = system(line);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
+
+static int run_line(const char *before, const char *out) { return run_line_with(before, out, "eval.loss=true"); }
 
 static int64_t lines_in(const char *path)
 {
@@ -311,6 +313,14 @@ static void ranks_give_the_same(void)
         CHECKF(code == 0, "%d ranks: %d, see %s.log", n, code, out);
         same_results(whole, out);
     }
+    /* Random numbers do not depend on who draws them. */
+    static const char chance[] = "generate.beams=1 generate.temperature=1 eval.prompt=random_point_in_mask";
+    wipe(WORK "/chance");
+    wipe(WORK "/chance-2");
+    CHECK(run_line_with("", WORK "/chance", chance) == 0);
+    snprintf(before, sizeof before, "%s 2", mpirun);
+    CHECK(run_line_with(before, WORK "/chance-2", chance) == 0);
+    same_results(WORK "/chance", WORK "/chance-2");
     /* A run of one that is killed, continued by two. */
     wipe(WORK "/mixed");
     start_and_kill(WORK "/mixed", 15);
