@@ -144,6 +144,7 @@ static sca_status check_settings(const model *m, const config *c)
 static void set_close(eval_set *e)
 {
     dataset_close(e->data);
+    eval_masks_close(e->masks);
     mem_free(e->dir);
     mem_free(e->key);
     *e = (eval_set){ 0 };
@@ -193,6 +194,7 @@ static sca_status check_images(const eval_set *e)
 static sca_status set_open(eval_set *e)
 {
     TRY(dataset_open(e->set, &e->data));
+    TRY(eval_masks_open(e->set, &e->masks));
     e->name = dataset_name(e->data);
     e->dir = path_join(e->c->eval_output, e->name);
     if (!e->dir) return mem_fail(strlen(e->name), "a file name");

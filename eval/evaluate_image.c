@@ -149,17 +149,26 @@ static void put_string(str *s, const char *key, const char *text)
     json_put_text(s, text, strlen(text));
 }
 
+/* The mask, and how well it covers the annotated one. */
 static sca_status put_mask(const work *w, size_t i, str *s)
 {
-    mask_runs runs = { 0 };
+    mask_runs runs = { 0 }, truth = { 0 };
     char *counts = NULL;
-    sca_status status = mask_encode(w->result[i].mask, w->width, w->height, &runs);
-    if (status == SCA_OK) status = mask_runs_text(&runs, &counts);
-    if (status == SCA_OK) {
-        put_string(s, "mask", counts);
-        str_printf(s, ", \"size\": [%d, %d]", w->height, w->width);
+    bool annotated;
+    sca_status status;
+    TRY_GOTO(done, mask_encode(w->result[i].mask, w->width, w->height, &runs));
+    TRY_GOTO(done, mask_runs_text(&runs, &counts));
+    put_string(s, "mask", counts);
+    str_printf(s, ", \"size\": [%d, %d]", w->height, w->width);
+    int64_t id = w->in->regions[w->first + i].id;
+    TRY_GOTO(done, eval_masks_find(w->e->masks, id, w->width, w->height, &truth, &annotated));
+    if (annotated) {
+        str_put(s, ", \"mask-iou\": ");
+        json_put_real(s, mask_iou(&runs, &truth, false));
     }
+done:
     mem_free(counts);
+    mask_runs_free(&truth);
     mask_runs_free(&runs);
     return status;
 }

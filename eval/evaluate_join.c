@@ -84,7 +84,8 @@ static void put_record(str *s, size_t number, const json_t *r, const json_t *ref
 /* ---- sums over the regions -------------------------------------------------------------------------------------- */
 
 typedef struct totals {
-    size_t regions, loss_images;
+    size_t regions, masks, loss_images;
+    double mask_iou;         /* sum over the regions with an annotated mask */
     double loss;             /* sum over the images */
     double own, all, tokens; /* of the image at hand */
     double smoothing, vocab;
@@ -92,7 +93,9 @@ typedef struct totals {
 
 static void add_region(totals *t, const json_t *r)
 {
-    const json_t *loss = json_object_get(r, "loss");
+    const json_t *loss = json_object_get(r, "loss"), *iou = json_object_get(r, "mask-iou");
+    t->masks += iou != NULL;
+    t->mask_iou += json_number_value(iou);
     if (json_array_size(loss) == 3) {
         t->own += json_number_value(json_array_get(loss, 0));
         t->all += json_number_value(json_array_get(loss, 1));
@@ -347,6 +350,7 @@ static sca_status add_scores(const score_set *set, const score_result *r, const 
     if (status == SCA_OK) status = json_parse(str_text(&text), text.bytes, "scores", &scores);
     str_free(&text);
     if (status != SCA_OK) return status;
+    if (t->masks) set_new(scores, "mask-iou", json_real(t->mask_iou / (double)t->masks));
     if (t->loss_images) set_new(scores, "loss", json_real(t->loss / (double)t->loss_images));
     return set_new(entry, "scores", scores) ? SCA_OK : mem_fail(64, "scores");
 }

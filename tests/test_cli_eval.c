@@ -2,6 +2,10 @@
 #define CLI_DIR SCA_BUILD "/cli-test-eval"
 #include "cli.h"
 
+#include "data/data.h"
+
+#include <math.h>
+
 #define SETS CLI_DIR "/captions.json"
 #define CONFIG CLI_DIR "/eval.yaml"
 #define RESULTS CLI_DIR "/results"
@@ -11,8 +15,9 @@ static void write_set(void)
     static const char captions[] =
         "{\"images\": [{\"id\": 3, \"file_name\": \"photo.jpg\", \"width\": 64, \"height\": 48}],\n"
         "\"annotations\": [{\"id\": 11, \"image_id\": 3, \"bbox\": [1, 2, 20, 30], \"caption\": \"a <b>bold</b> & "
-        "\\\"quoted\\\" dog\"},\n"
-        "{\"id\": 12, \"image_id\": 3, \"bbox\": [5.5, 2, 9999, 30], \"caption\": \"two cats\"}],\n"
+        "\\\"quoted\\\" dog\", \"segmentation\": [[0, 0, 512, 0, 512, 640, 0, 640]]},\n"
+        "{\"id\": 12, \"image_id\": 3, \"bbox\": [5.5, 2, 9999, 30], \"caption\": \"two cats\", \"segmentation\": "
+        "{\"size\": [640, 512], \"counts\": [0, 327680]}}],\n"
         "\"categories\": [{\"id\": 1, \"name\": \"object\"}]}\n";
     static const char yaml[] =
         "model: {path: " CLI_MODEL "}\n"
@@ -24,6 +29,28 @@ static void write_set(void)
     CHECK(system("rm -rf " RESULTS) == 0);
     CHECK_OK(file_write(SETS, captions, sizeof captions - 1));
     CHECK_OK(file_write(CONFIG, yaml, sizeof yaml - 1));
+}
+
+/* The annotated masks are the whole photo, so the IoU is the share of the photo that the mask covers. */
+static void mask_iou_of_annotations(void)
+{
+    json_t *scores = NULL, *details = NULL, *item;
+    double sum = 0;
+    size_t i;
+    CHECK_OK(json_open(RESULTS "/scores.json", &scores));
+    CHECK_OK(json_open(RESULTS "/demo/details.json", &details));
+    json_array_foreach(json_object_get(details, "gallery"), i, item)
+    {
+        mask_runs runs;
+        CHECK_OK(mask_runs_parse(json_string_value(json_object_get(item, "mask")), 512, 640, &runs));
+        sum += (double)mask_area(&runs) / (512 * 640);
+        mask_runs_free(&runs);
+    }
+    const json_t *set = json_array_get(json_object_get(scores, "sets"), 0);
+    double found = json_number_value(json_object_get(json_object_get(set, "scores"), "mask-iou"));
+    CHECKF(sum > 0 && fabs(found - sum / 2) < 1e-12, "mask IoU %.9f, expected %.9f", found, sum / 2);
+    json_decref(scores);
+    json_decref(details);
 }
 
 static void results_and_report(void)
@@ -41,6 +68,7 @@ static void results_and_report(void)
     json_decref(scores);
     json_decref(predictions);
     json_decref(scored);
+    mask_iou_of_annotations();
     char *page = cli_read(RESULTS "/report.html");
     CHECK(strlen(page) > 5000 && strlen(page) < 5000000);
     CHECK(strstr(page, "a &lt;b&gt;bold&lt;/b&gt; &amp; &quot;quoted&quot; dog"));
@@ -106,6 +134,30 @@ static void page_in_a_browser(void)
     mem_free(console);
 }
 
+static void wrong_masks(void)
+{
+    static const char *const shapes[] = { "[[1, 2, 3]]",
+                                          "[[1, 2, 3, 4, 5, \"x\"]]",
+                                          "{\"size\": [2, 2], \"counts\": [4]}",
+                                          "{\"size\": [640, 512], \"counts\": [1, -1]}",
+                                          "{\"size\": [640, 512], \"counts\": 7}",
+                                          "[7]",
+                                          "{\"size\": [640, 512], \"counts\": \"01\"}" };
+    for (size_t i = 0; i < LENGTH(shapes); i++) {
+        str text = { 0 };
+        str_printf(
+            &text,
+            "{\"images\": [{\"id\": 3, \"file_name\": \"photo.jpg\", \"width\": 512, \"height\": 640}], "
+            "\"annotations\": [{\"id\": 11, \"image_id\": 3, \"bbox\": [1, 2, 20, 30], \"caption\": \"a dog\", "
+            "\"segmentation\": %s}], \"categories\": []}",
+            shapes[i]);
+        write_set();
+        CHECK_OK(file_write(SETS, text.data, text.bytes));
+        cli_expect("eval " CONFIG, 1, "", "annotation 11");
+        str_free(&text);
+    }
+}
+
 static void wrong_use(void)
 {
     write_set();
@@ -128,6 +180,7 @@ int main(int argc, char **argv)
     RUN(results_and_report);
     RUN(same_under_a_launcher);
     RUN(page_in_a_browser);
+    RUN(wrong_masks);
     RUN(wrong_use);
     return check_done();
 }
