@@ -401,6 +401,22 @@ static void bad_input(void)
     CHECK(!dir_exists(WORK "/up"));
 }
 
+static void shipped_settings(void)
+{
+    static const char *const names[] = { "published", "vg", "glamm", "prompts" };
+    for (size_t i = 0; i < LENGTH(names); i++) {
+        char path[512];
+        sca_config *c = NULL;
+        char *value = NULL;
+        snprintf(path, sizeof path, SCA_SOURCE "/configs/eval_%s.yaml", names[i]);
+        CHECK_OK(sca_config_open(path, &c));
+        CHECK_OK(sca_config_get(c, "eval.output", &value));
+        CHECK(value && text_starts(value, "runs/"));
+        sca_free(value);
+        sca_config_close(c);
+    }
+}
+
 static void other_settings_are_not_mixed(void)
 {
     char *more[] = { (char *)(uintptr_t) "eval.max_images=1", NULL };
@@ -477,6 +493,7 @@ int main(int argc, char **argv)
     RUN(point_prompts);
     RUN(several_sets);
     RUN(bad_input);
+    RUN(shipped_settings);
     RUN(other_settings_are_not_mixed);
     RUN(failures_spoil_nothing);
     return check_done();
