@@ -471,7 +471,7 @@ static sca_status run_cases(machine *m, const peer *p, const char *only, str *js
     bool first = true;
     for (size_t i = 0; i < LENGTH(cases) && status == SCA_OK; i++) {
         const bench_case *c = &cases[i];
-        timing t;
+        timing t = { 0 };
         if (only && !strstr(c->name, only) && !strstr(c->peer, only)) continue;
         if (!open || !same_model(open, c)) {
             bench_close(&b);
