@@ -379,9 +379,9 @@ const op_case op_cases[] = {
     { OP_conv_transpose_fwd, "A1x32x32x16 A1x16x16x64 W64x16x2x2/p P16", NO_OPTIONS },
 
     /* y c g */
-    { OP_fourier_fwd, "A1x2 A1x2/o P2x1", NO_OPTIONS },
-    { OP_fourier_fwd, "A17x34/s A17x2/os P2x17/s", NO_OPTIONS },
-    { OP_fourier_fwd, "A129x256 A129x2/o P2x128", NO_OPTIONS },
+    { OP_fourier_fwd, "A1x2 F1x2/o P2x1", NO_OPTIONS },
+    { OP_fourier_fwd, "A17x34/s F17x2/os P2x17/s", NO_OPTIONS },
+    { OP_fourier_fwd, "A129x256 F129x2/o P2x128", NO_OPTIONS },
 
     /* y x */
     { OP_resize_fwd, "A1x1x1 A1x1x1", NO_OPTIONS },
@@ -464,7 +464,7 @@ const op_case op_timed[] = {
     { OP_conv_fwd, "A1x64x64x768 A1x1024x1024x3 W768x3x16x16/p P768", CONV(16, 0, ACT_NONE), "ViT-B patches" },
     { OP_conv_fwd, "A1x64x64x256 A1x64x64x256 W256x256x3x3/p -", CONV(1, 1, ACT_NONE), "neck" },
     { OP_conv_transpose_fwd, "A1x128x128x64 A1x64x64x256 W256x64x2x2/p P64", .label = "mask decoder" },
-    { OP_fourier_fwd, "A4096x256 A4096x2/o P2x128", .label = "dense position code" },
+    { OP_fourier_fwd, "A4096x256 F4096x2/o P2x128", .label = "dense position code" },
     { OP_resize_fwd, "A3x1024x1024 A3x256x256", .label = "masks of one region" },
     { OP_threshold_fwd, "U1x1024x1024 A1x1024x1024", .o.limit = 0, .label = "one mask" },
     { OP_log_softmax_fwd, "F48x50257 A48x50257", .label = "48 beams" },

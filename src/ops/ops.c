@@ -274,7 +274,7 @@ static const char *check_conv_transpose_fwd(const dev *d, tensor y, tensor x, te
 
 static const char *check_fourier_fwd(const dev *d, tensor y, tensor c, tensor g)
 {
-    NEED(is_act(d, y, 2) && is_act(d, c, 2) && is_small(d, g, 2));
+    NEED(is_act(d, y, 2) && is_stat(d, c, 2) && is_small(d, g, 2));
     NEED(g.dim[0] == 2 && shape2(c, y.dim[0], 2) && y.dim[1] == 2 * g.dim[1]);
     return NULL;
 }
