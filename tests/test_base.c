@@ -896,6 +896,52 @@ static void growing_files(void)
     CHECK_FAILS(dir_each(SCA_BUILD "/nowhere", count_name, NULL), SCA_ERR_IO, "nowhere");
 }
 
+static bool link_is(const char *path, const char *expected)
+{
+    char where[256] = "";
+    ssize_t n = readlink(path, where, sizeof where - 1);
+    return n > 0 && strcmp(where, expected) == 0;
+}
+
+#define WHOLE SCA_BUILD "/base-whole"
+
+static sca_status appear(void *user)
+{
+    (void)user;
+    sca_status status;
+    TRY_GOTO(done, dir_make(WHOLE "/.new.tmp/inner"));
+    TRY_GOTO(done, file_write(WHOLE "/.new.tmp/inner/file", "abc", 3));
+    TRY_GOTO(done, dir_rename(WHOLE "/.new.tmp", WHOLE "/new"));
+    TRY_GOTO(done, link_write(WHOLE "/last", "new"));
+    CHECK(file_exists(WHOLE "/last/inner/file"));
+    TRY_GOTO(done, dir_remove(WHOLE "/new"));
+    CHECK(!dir_exists(WHOLE "/new"));
+done:
+    if (status != SCA_OK && system("rm -rf '" WHOLE "/new' '" WHOLE "/.new.tmp'") != 0) CHECK(false);
+    return status;
+}
+
+static void folders_appear_whole(void)
+{
+    CHECK_OK(dir_make(WHOLE "/kept"));
+    CHECK_OK(file_write(WHOLE "/kept/file", "abc", 3));
+    CHECK(check_faults(fault_io, appear, NULL, "a folder") > 8);
+    CHECK(check_faults(fault_alloc, appear, NULL, "a folder") > 3);
+    CHECK_FAILS(dir_rename(WHOLE "/nothing", WHOLE "/new"), SCA_ERR_IO, "nothing");
+    CHECK_OK(link_write(WHOLE "/last", "kept"));
+    CHECK(link_is(WHOLE "/last", "kept"));
+    CHECK_OK(dir_make(WHOLE "/other"));
+    CHECK_FAILS(dir_rename(WHOLE "/other", WHOLE "/kept"), SCA_ERR_IO, "other"); /* nothing is replaced */
+    CHECK_OK(dir_remove(WHOLE "/last"));
+    CHECK_OK(dir_remove(WHOLE "/last"));
+    CHECK(file_exists(WHOLE "/kept/file")); /* the link went, not what it led to */
+    CHECK_OK(link_write(WHOLE "/other/link", "../kept"));
+    CHECK_OK(dir_remove(WHOLE "/other"));
+    CHECK(file_exists(WHOLE "/kept/file"));
+    CHECK_OK(dir_remove(WHOLE));
+    CHECK(!dir_exists(WHOLE));
+}
+
 int main(int argc, char **argv)
 {
     char remove_all[300];
@@ -934,5 +980,6 @@ int main(int argc, char **argv)
     snprintf(remove_all, sizeof remove_all, "rm -rf '%s'", dir);
     if (system(remove_all) != 0) return 1;
     RUN(growing_files);
+    RUN(folders_appear_whole);
     return check_done();
 }

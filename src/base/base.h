@@ -127,6 +127,14 @@ sca_status file_remove(const char *path);
 /* Every name in the folder, "." and ".." left out, in no order. */
 sca_status dir_each(const char *path, sca_status (*fn)(void *user, const char *name), void *user);
 
+/* Folders that appear whole: filled under another name in the same folder, then renamed. Its files must be on the
+ * disk already, as file_out_commit leaves them; the rename lasts when this returns. `to` must not be there. */
+sca_status dir_rename(const char *from, const char *to);
+/* A folder with all that it holds, or a file or link; what is not there is fine. Links are removed, not followed. */
+sca_status dir_remove(const char *path);
+/* A symbolic link at `path` to `target`, in place of an earlier link, at no instant absent. */
+sca_status link_write(const char *path, const char *target);
+
 /* ---- strings (str.c) -------------------------------------------------------------------------------- */
 
 /* Growable, always 0-terminated once it holds something. Out of memory is sticky: later calls do nothing, `failed`

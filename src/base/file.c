@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -392,10 +393,10 @@ sca_status file_out_seek(file_out *f, int64_t offset)
 }
 
 /* A rename lasts once the folder is written too; file systems that cannot do that are none of our business. */
-static sca_status sync_folder(const file_out *f)
+static sca_status sync_folder_of(const char *path)
 {
-    char *dir = folder_of(f->target);
-    if (!dir) return mem_fail(strlen(f->target), "a file name");
+    char *dir = folder_of(path);
+    if (!dir) return mem_fail(strlen(path), "a file name");
     int fd = io_open(dir, O_RDONLY | O_DIRECTORY);
     sca_status status = SCA_OK;
     if (fd < 0) {
@@ -419,7 +420,7 @@ static sca_status finish(file_out *f)
     if (!io_rename(f->temp, f->target)) return io_fail(f->path, "rename into place", errno);
     mem_free(f->temp);
     f->temp = NULL;
-    return sync_folder(f);
+    return sync_folder_of(f->target);
 }
 
 sca_status file_out_commit(file_out *f)
@@ -514,4 +515,51 @@ sca_status dir_each(const char *path, sca_status (*fn)(void *user, const char *n
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) status = fn(user, entry->d_name);
     closedir(dir);
     return status;
+}
+
+/* ---- folders and links ------------------------------------------------------------------------------- */
+
+sca_status dir_rename(const char *from, const char *to)
+{
+    if (!io_rename(from, to)) return io_fail(from, "rename into place", errno);
+    return sync_folder_of(to);
+}
+
+static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *where)
+{
+    (void)info, (void)where;
+    if (faulty()) return -1;
+    return kind == FTW_DP ? rmdir(path) : unlink(path);
+}
+
+sca_status dir_remove(const char *path)
+{
+    struct stat info;
+    if (lstat(path, &info) < 0 && errno == ENOENT) return SCA_OK;
+    return nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0 ? SCA_OK : io_fail(path, "remove", errno);
+}
+
+static bool make_link(const char *temp, const char *target)
+{
+    if (faulty()) return false;
+    (void)unlink(temp); /* of a run that was killed here */
+    return symlink(target, temp) == 0;
+}
+
+sca_status link_write(const char *path, const char *target)
+{
+    char *dir = folder_of(path), name[NAME_KEPT + 32];
+    snprintf(name, sizeof name, ".%.*s.link.tmp", NAME_KEPT, path_name(path));
+    char *temp = dir ? path_join(dir, name) : NULL;
+    mem_free(dir);
+    if (!temp) return mem_fail(strlen(path), "a file name");
+    sca_status status = SCA_OK;
+    if (!make_link(temp, target)) {
+        status = io_fail(path, "make the link", errno);
+    } else if (!io_rename(temp, path)) {
+        status = io_fail(path, "make the link", errno);
+        (void)unlink(temp);
+    }
+    mem_free(temp);
+    return status == SCA_OK ? sync_folder_of(path) : status;
 }
