@@ -61,6 +61,7 @@ typedef struct sample_region {
     const char *const
         *phrases; /* at least one, raw; the first is the label of an evaluation                      */
     size_t n_phrases;
+    int64_t mask; /* for dataset_mask; -1: none */
 } sample_region;
 typedef struct data_sample {
     int64_t image_id;
@@ -112,9 +113,17 @@ typedef struct dataset_counts {
  * warning; a file that breaks its format, and a set without any image, is an error. */
 typedef struct dataset dataset;
 sca_status dataset_open(const config_dataset *set, dataset **out);
+/* The same, and keeps the masks that are annotated (COCO's formats, store) or rendered (synthetic). */
+sca_status dataset_open_masks(const config_dataset *set, dataset **out);
 void dataset_close(dataset *d); /* accepts NULL */
 /* Image number index, from 0 to dataset_count - 1. Decodes nothing. May be called from several threads at once. */
 sca_status dataset_read(const dataset *d, int64_t index, data_sample *out);
+/* The image of a sample that was read: from its file, a store, or rendered. */
+sca_status dataset_image(const dataset *d, int64_t index, const data_sample *s, const sca_image_options *o,
+                         sca_image *out);
+/* The mask of a region of that image, filled at the image's size; *found false when it has none. mask_runs_free. */
+sca_status dataset_mask(const dataset *d, int64_t index, const sample_region *r, int width, int height,
+                        mask_runs *out, bool *found);
 int64_t dataset_count(const dataset *d);
 const dataset_counts *dataset_counted(const dataset *d);
 dataset_bad dataset_bad_at(const dataset *d, int64_t index); /* 0 to counts.bad - 1; texts live as long as d */
@@ -122,5 +131,87 @@ const char *dataset_reason_text(dataset_reason r);
 const char *dataset_name(const dataset *d);
 const char *dataset_split(const dataset *d); /* the one in use; "" if the kind has none and none was given */
 bool dataset_recognition(const dataset *d);  /* the task */
+
+/* ---- batches for training (loader.c; data.md 3 to 6) ------------------------------------------------------- */
+
+/* The ids of a phrase as training sees them (data.md 5: cut, EOS at the end): *ids from mem_alloc, *n at least 1.
+ * Called by several threads at once. */
+typedef sca_status loader_tokenise(void *user, const char *text, size_t bytes, int **ids, int *n);
+
+/* A record that is left out; each is told once, by the thread that calls loader_open or loader_next, in an order that
+ * does not depend on the workers. Texts are borrowed during the call. */
+typedef struct loader_skip {
+    const char *file;   /* of annotations (its name), or the image (its path)                             */
+    const char *what;   /* "image", "annotation", "region", "category", "ref", ...                        */
+    bool has_id;        /* else `id` is the position in its list, from 0                                  */
+    int64_t id;         /* of the image or region                                                         */
+    const char *reason; /* for people                                                                     */
+} loader_skip;
+typedef sca_status loader_skip_fn(void *user, const loader_skip *s);
+
+typedef struct loader_options {
+    const config_dataset *sets; /* borrowed during loader_open */
+    size_t n_sets;
+    bool shuffle; /* false: file order, wrapping around, first regions and first phrase */
+    int regions_per_image;
+    bool jitter; /* flip and large-scale jitter */
+    double jitter_scale[2];
+    int workers; /* 0: loader_next does the work itself */
+    double max_bad;
+    uint64_t seed;
+    int batch_images, rank, size, accumulate;
+    int64_t start; /* loader_position of the run that is gone on with; 0: from the beginning */
+
+    bool pixels, masks, tokens; /* what batches hold; text sets have tokens only */
+    bool embeddings;     /* take image embeddings in place of pixels where every set is a store that has them */
+    const char *encoder; /* which encoder those must be of, as prepared; NULL: any */
+    int side, mask_side; /* of the model's image; of low-resolution masks */
+    double mean[3], std[3];
+    sca_image_options photo;
+    loader_tokenise *tokenise; /* needed for tokens */
+    void *tokeniser;
+    int pad_id;              /* fills ids behind a phrase */
+    loader_skip_fn *skipped; /* NULL: bad records are only counted */
+    void *skipped_user;
+} loader_options;
+
+/* Of data.* and train.* settings; the rest is zero. Borrows c. */
+void loader_options_from(const config *c, loader_options *o);
+
+/* One rank's share of a step is `accumulate` of these. Never empty: images >= 1, regions >= 1. All arrays are the
+ * loader's and live until the next call of loader_next or loader_close; what was not asked for is NULL. */
+typedef struct loader_batch {
+    int images, regions,
+        length;             /* B, m, L: after the collator's cut; L is the longest text before it, at least 1 */
+    const float *pixels;    /* (B, side, side, 3) normalised, padded with 0 on the right and bottom            */
+    const void *embeddings; /* (B, grid * grid, channels) float, or 16-bit float where embeddings_f16           */
+    bool embeddings_f16;
+    int grid, channels;
+    const int (*valid)[2];      /* (B) height, width of the image within side x side                              */
+    const int (*original)[2];   /* (B) height, width it had before: of the photo, or of the jittered image        */
+    const double (*boxes)[4];   /* (B, m) x0, y0, x1, y1 in the model's frame                                     */
+    const int32_t *ids;         /* (B, m, L) pad_id behind the text                                               */
+    const int32_t *labels;      /* (B, m, L + 1) -100 first, and on padding                                       */
+    const int32_t *lengths;     /* (B, m) ids of the text, EOS included: the attention mask                       */
+    const uint8_t *recognition; /* (B) the image's set has the task recognition                                   */
+    const uint8_t *masks;       /* (B, m, mask_side, mask_side) 0 or 1, in the model's frame                      */
+    const int64_t *image_ids;   /* (B)    */
+    const int64_t *region_ids;  /* (B, m) */
+    int64_t targets;            /* labels that are not -100 */
+    double waited_s;            /* that loader_next waited for this one */
+} loader_batch;
+
+/* Every image once per epoch in a new random order (or file order), over the list that data.md 3 makes of the sets.
+ * Micro-batch j of rank r in step s is number (s * accumulate + j) * size + r of one sequence: what a step holds
+ * depends on size * accumulate alone, and nothing on the workers. Images that cannot be used are left out of their
+ * batch; a batch of which nothing is left takes other images in its place. Fails when more than max_bad of all records
+ * (images and regions) are bad. */
+typedef struct loader loader;
+sca_status loader_open(const loader_options *o, loader **out);
+sca_status loader_next(loader *l, const loader_batch **out);
+/* Micro-batches of all ranks that are behind: a multiple of size * accumulate at the end of a step. */
+int64_t loader_position(const loader *l);
+int64_t loader_images(const loader *l); /* of one epoch */
+void loader_close(loader *l);           /* accepts NULL */
 
 #endif

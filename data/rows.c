@@ -218,7 +218,8 @@ static void fill_regions(const dataset *d, const image_row *row, data_sample *ou
         *to = (sample_region){ .id = from->id,
                                .box = { b[0], b[1], (double)b[0] + b[2], (double)b[1] + b[3] },
                                .phrases = phrase,
-                               .n_phrases = from->n };
+                               .n_phrases = from->n,
+                               .mask = -1 };
         size_t bytes = texts_bytes(d->text.data + from->text, from->n);
         memcpy(text, d->text.data + from->text, bytes);
         for (uint32_t i = 0; i < from->n; i++) {
