@@ -407,4 +407,78 @@ int scene_mask_side(const scene *s);
  * id; captions of the caption task. Caller's memory. */
 sca_status scene_logits(scene *s, const sca_prompt *regions, int n, const int *ids, int L, float *logits);
 
+/* The encoder's output (g*g, C) of this scene, float32. Caller's memory. */
+sca_status scene_embedding(const scene *s, float *out);
+
+/* ---- training (training.c); model.md 9, training.md ---------------------------------------------------- */
+
+typedef struct training training;
+
+/* One batch of one rank, plain arrays of the host, the caller's. Every image has the same number of regions. */
+typedef struct training_input {
+    int images, regions;    /* B, m: both at least 1 */
+    const float *pixels;    /* (B,S,S,3) normalised and padded; or NULL, then: */
+    const void *embeddings; /* (B,g*g,C) what the frozen encoder makes of them (scene_embedding) ... */
+    dtype stored;           /* ... as F32, F16 or BF16 */
+    /* Prompts in pixels of the model's image, box first or points first does not matter (model.md 3). */
+    const double *boxes;        /* (B,m,4) x1, y1, x2, y2; NULL: points alone */
+    const double *points;       /* (B,m,n_points,2) x, y; NULL when n_points is 0 */
+    const int32_t *point_kinds; /* (B,m,n_points) labels 1, 0, -1 or -10 */
+    int n_points;
+    /* Captions as the collator gives them (model.md 9). Objective text: boxes are not read; what stands at position
+     * k of ids predicts labels[k+2]. */
+    const int32_t *ids;      /* (B,m,L) right-padded with any id of the vocabulary */
+    const int32_t *labels;   /* (B,m,L+1): -100 (not a target), then the ids, -100 where padded */
+    int length;              /* L */
+    const bool *recognition; /* (B) task tokens of recognition instead of caption; NULL: none */
+    const uint8_t *masks;    /* objective mask: (B,m,4g,4g) 0 or 1, over the whole model image */
+    /* Where the numbers of dropout come from; batch: number of this batch in its step, over all ranks. */
+    uint64_t seed;
+    int64_t step, batch;
+} training_input;
+
+typedef struct training_result {
+    double loss;             /* mean over the targets, not weighted */
+    int64_t targets;         /* tokens that are predicted (times heads); objective mask: regions. 0: loss is 0 */
+    double focal, dice, iou; /* objective mask: means of the chosen masks, iou that of the chosen mask */
+} training_result;
+
+/* One trained parameter. Entries are sorted by (rate, decay), so that each kind is one run of the ranges. */
+typedef struct training_entry {
+    const char *name;      /* official; the model's */
+    int64_t offset, count; /* where it lies in the ranges, in elements */
+    bool decay;            /* weight decay applies: neither a bias nor an nn.LayerNorm or RMSNorm (training.md 1) */
+    int rate;              /* index into train.lr_overrides, whose key is a part of the name; -1: train.lr */
+} training_entry;
+
+/* Makes the parameters of train.trainable (prefixes of official names; empty: the published set, of objective mask
+ * SAM's parts, of text the language model) trainable: their values become float32 (float64 on ref) in one range of
+ * the model, their gradients another. Reads the section train; the rest of the model stays as it is. A prefix that
+ * fits nothing, a name that two lr_overrides fit: SCA_ERR_ARGUMENT with the name. One training per model at a time.
+ */
+sca_status training_open(model *m, const config *c, training **out);
+void training_close(training *t); /* before the model, which keeps the trained values; accepts NULL */
+
+const training_entry *training_entries(const training *t, size_t *n);
+dev *training_device(const training *t);
+/* (n) float32, float64 on ref; what lies between entries (up to 64 bytes) is always 0. Gradients begin as 0. */
+tensor training_values(const training *t);
+tensor training_gradients(const training *t);
+
+/* Forward and backward: adds weight * d(loss)/d(value) to the gradients. The mean over a batch's own targets has
+ * that weight, however many they are: give 1 / (ranks * accumulate) (times the loss scale). train.lm_dropout is
+ * active. Input that does not fit the model: SCA_ERR_ARGUMENT, nothing is added. A loss that is not finite is no
+ * error. */
+sca_status training_batch(training *t, const training_input *in, double weight, training_result *out);
+/* The loss alone, without dropout. */
+sca_status training_loss(training *t, const training_input *in, training_result *out);
+
+/* Trained values from a model directory or file (a checkpoint that model_export wrote); a missing or misshapen one is
+ * an error. model_export writes trained values as they are now, as F32 when its type is DT_NONE. */
+sca_status training_load(training *t, const char *path);
+
+/* {"arenas": [{"name", "bytes"}], "total_bytes"}: memory of training_batch on inputs of this shape (only counts and
+ * which pointers are given matter), without opening the weights' values: from the null device. */
+sca_status training_plan(const config *c, const training_input *shape, str *json);
+
 #endif

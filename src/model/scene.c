@@ -76,6 +76,8 @@ void scene_close(scene *s)
     mem_free(s);
 }
 
+sca_status scene_embedding(const scene *s, float *out) { return dev_get_f32(s->m->d, out, s->embedding); }
+
 int scene_mask_side(const scene *s) { return 4 * s->m->sizes.sam.grid; }
 
 /* ---- prompts ----------------------------------------------------------------------------------------- */
