@@ -222,6 +222,15 @@ SCA_API sca_status sca_tokenizer_decode_bytes(const sca_tokenizer *t, const int 
                                               char **text, size_t *bytes);
 SCA_API void sca_tokenizer_close(sca_tokenizer *t);
 
+/* A byte-level BPE vocabulary (GPT-2's alphabet and splits) learnt from texts: at most `size` tokens, the 256 bytes and
+ * <|endoftext|> included. save learns and writes vocab.json, merges.txt and tokenizer_config.json into the folder dir,
+ * which is made if absent; *tokens: how many there are. */
+typedef struct sca_vocabulary sca_vocabulary;
+SCA_API sca_status sca_vocabulary_open(int size, sca_vocabulary **out);
+SCA_API sca_status sca_vocabulary_add(sca_vocabulary *v, const char *text, size_t bytes);
+SCA_API sca_status sca_vocabulary_save(sca_vocabulary *v, const char *dir, int *tokens);
+SCA_API void sca_vocabulary_close(sca_vocabulary *v); /* accepts NULL */
+
 #ifdef __cplusplus
 }
 #endif

@@ -96,6 +96,11 @@ static void usage(void)
         { "tokenize --train --decode" MODEL, 2, "", "--decode" },
         { "caption x.jpg --model nowhere", 1, "", "nowhere" },
         { "tokenize --model nowhere", 1, "", "nowhere" },
+        { "tokenize --learn 300", 2, "", "--to" },
+        { "tokenize --learn x --to d", 2, "", "number" },
+        { "tokenize --learn 10 --to d", 1, "", "10" },
+        { "tokenize --learn 300 --to d --train", 2, "", "--train" },
+        { "tokenize --to d" MODEL, 2, "", "--learn" },
         { "info --model nowhere", 1, "", "nowhere" },
     };
     for (size_t i = 0; i < LENGTH(rows); i++) cli_expect(rows[i].line, rows[i].code, rows[i].out, rows[i].err);

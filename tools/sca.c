@@ -29,8 +29,8 @@ static const command commands[] = {
       "The directory loads in the official implementation.\n" },
     { "info", "[--model DIR [--plan]]", "build, devices, model table, memory plan", MODEL | INFO | RUN, run_info,
       "" },
-    { "tokenize", "--model DIR [--train] [--decode] < JSONL", "text to token ids and back", TOKENS | RUN,
-      run_tokenize,
+    { "tokenize", "--model DIR [--train] [--decode] < JSONL, or --learn N --to DIR < JSONL",
+      "text to token ids and back, or a new vocabulary", TOKENS | RUN, run_tokenize,
       "Reads JSON Lines from standard input: {\"text\": ...} becomes {\"ids\": [...], \"decoded\": ...}.\n"
       "DIR needs only the tokenizer files.\n" },
     { "eval", "CONFIG [section.key=value]...", "captions of whole data sets, with scores and a report",

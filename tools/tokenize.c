@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -125,9 +126,24 @@ done:
     return status;
 }
 
-static sca_status one_line(const arguments *a, const sca_tokenizer *t, const reader *r, const char *line,
-                           size_t bytes, str *out)
+static sca_status learn(sca_vocabulary *v, const json_t *item, const char *name)
 {
+    const json_t *text = json_object_get(item, "text");
+    if (!json_is_string(text))
+        return status_fail(SCA_ERR_FORMAT, "%s: expected an object whose 'text' is a string", name);
+    return sca_vocabulary_add(v, json_string_value(text), json_string_length(text));
+}
+
+typedef struct job { /* what is done with each line: one of the two */
+    const arguments *a;
+    const sca_tokenizer *t;
+    sca_vocabulary *v;
+} job;
+
+static sca_status one_line(const job *j, const reader *r, const char *line, size_t bytes, str *out)
+{
+    const arguments *a = j->a;
+    const sca_tokenizer *t = j->t;
     char name[64];
     json_t *item = NULL;
     str one = { 0 };
@@ -135,8 +151,9 @@ static sca_status one_line(const arguments *a, const sca_tokenizer *t, const rea
     memcpy(name, str_text(&one), one.bytes < sizeof name ? one.bytes + 1 : 1);
     str_free(&one);
     TRY(json_parse(line, bytes, name, &item));
-    sca_status status = a->value[OPTION_DECODE] ? decode(t, item, name, out)
-                                                : encode(t, item, name, a->value[OPTION_TRAIN] != NULL, out);
+    sca_status status = j->v                      ? learn(j->v, item, name)
+                        : a->value[OPTION_DECODE] ? decode(t, item, name, out)
+                                                  : encode(t, item, name, a->value[OPTION_TRAIN] != NULL, out);
     json_decref(item);
     if (status != SCA_OK && !text_starts(sca_last_error(), name)) return status_context(status, "%s", name);
     return status;
@@ -150,7 +167,7 @@ static bool blank(const char *line, size_t bytes)
 }
 
 /* The lines before one that fails have been written. */
-static sca_status all_lines(const arguments *a, const sca_tokenizer *t)
+static sca_status all_lines(const job *j)
 {
     reader in = { 0 };
     output out = { 0 };
@@ -161,7 +178,7 @@ static sca_status all_lines(const arguments *a, const sca_tokenizer *t)
         TRY_GOTO(done, next_line(&in, &line, &bytes));
         if (!line) break;
         if (blank(line, bytes)) continue;
-        TRY_GOTO(done, one_line(a, t, &in, line, bytes, &out.text));
+        TRY_GOTO(done, one_line(j, &in, line, bytes, &out.text));
         if (out.text.bytes > READ_BYTES || memchr(in.text.data + in.at, '\n', in.text.bytes - in.at) == NULL)
             TRY_GOTO(done, output_flush(&out));
     }
@@ -179,21 +196,48 @@ done:
     return status;
 }
 
+static int run_learn(const arguments *a)
+{
+    const char *dir = a->value[OPTION_VOCABULARY];
+    char *end = NULL;
+    long size = strtol(a->value[OPTION_LEARN], &end, 10);
+    int tokens = 0;
+    sca_vocabulary *v = NULL;
+    if (!dir) return fail_usage("tokenize: --learn needs --to DIR");
+    if (a->value[OPTION_MODEL] || a->value[OPTION_TRAIN] || a->value[OPTION_DECODE])
+        return fail_usage("tokenize: --learn makes a vocabulary; --model, --train and --decode use one");
+    if (end == a->value[OPTION_LEARN] || *end || size < 0 || size > INT_MAX)
+        return fail_usage("tokenize: --learn %s: expected a number of tokens", a->value[OPTION_LEARN]);
+    sca_status status = sca_vocabulary_open((int)size, &v);
+    if (status == SCA_OK) status = all_lines(&(job){ .a = a, .v = v });
+    if (status == SCA_OK) status = sca_vocabulary_save(v, dir, &tokens);
+    if (status == SCA_OK && tokens < size) {
+        str text = { 0 };
+        str_printf(&text, "%s: %d tokens, for no further pair is there twice", dir, tokens);
+        message_note(str_text(&text));
+        str_free(&text);
+    }
+    sca_vocabulary_close(v);
+    return status == SCA_OK ? DONE : fail_now();
+}
+
 int run_tokenize(const arguments *a)
 {
     const char *dir = a->value[OPTION_MODEL];
     sca_tokenizer *t = NULL;
     sca_config *settings = NULL; /* only to check --threads and --device as everywhere */
-    if (!dir) return fail_usage("tokenize: needs --model DIR");
     if (a->n_operands)
         return fail_usage("tokenize: takes no operand, found %s; lines come from standard input", a->operands[0]);
+    if (a->value[OPTION_LEARN]) return run_learn(a);
+    if (a->value[OPTION_VOCABULARY]) return fail_usage("tokenize: --to DIR is where --learn N writes a vocabulary");
+    if (!dir) return fail_usage("tokenize: needs --model DIR");
     if (a->value[OPTION_TRAIN] && a->value[OPTION_DECODE])
         return fail_usage("tokenize: --train and --decode exclude each other");
     int result = arguments_config(a, &settings);
     sca_config_close(settings);
     if (result != DONE) return result;
     sca_status status = sca_tokenizer_open(dir, &t);
-    if (status == SCA_OK) status = all_lines(a, t);
+    if (status == SCA_OK) status = all_lines(&(job){ .a = a, .t = t });
     sca_tokenizer_close(t);
     return status == SCA_OK ? DONE : fail_now();
 }

@@ -175,6 +175,16 @@ const char *tokenizer_dir(const tokenizer *t); /* where they are; NULL when it c
 sca_status tokenizer_save(const tokenizer *t, const char *dir);
 void tokenizer_close(tokenizer *t);
 
+/* A byte-level BPE vocabulary learnt from texts (tokenizer_learn.c): `size` ids at most, fewer when no pair of
+ * neighbours is left that is there twice. */
+typedef struct bpe_learner bpe_learner;
+sca_status bpe_learner_open(int size, bpe_learner **out);
+sca_status bpe_learner_add(bpe_learner *l, const char *text, size_t bytes); /* malformed UTF-8 becomes U+FFFD */
+/* Learns, once, and writes vocab.json, merges.txt and tokenizer_config.json into the folder dir, which is made. *size:
+ * ids that there are. */
+sca_status bpe_learner_save(bpe_learner *l, const char *dir, int *size);
+void bpe_learner_close(bpe_learner *l); /* accepts NULL */
+
 /* ---- SAM's image encoder (sam_encoder.c); model.md 2 ------------------------------------------------- */
 
 typedef struct encoder_block {

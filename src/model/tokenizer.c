@@ -281,6 +281,7 @@ const char *tokenizer_dir(const tokenizer *t) { return t->dir; }
 
 sca_status model_encode(encoder *e, const char *text, size_t bytes)
 {
+    if (e->learner) return bpe_learner_word(e->learner, text, bytes);
     switch (e->t->model) {
     case MODEL_SPM_LIBRARY: return spm_encode_segment(e, text, bytes);
     case MODEL_SPM_SCORES: return spm_encode_scores(e, text, bytes);
@@ -329,7 +330,7 @@ static sca_status encode_text(encoder *e, const char *text, size_t bytes)
     return from < bytes ? encode_segment(e, text + from, bytes - from) : SCA_OK;
 }
 
-static void encoder_free(encoder *e)
+void encoder_free(encoder *e)
 {
     for (int i = 0; i < SPLIT_STEPS_MOST; i++) {
         str_free(&e->scratch[i]);
@@ -539,5 +540,34 @@ SCA_API sca_status sca_tokenizer_decode_bytes(const sca_tokenizer *t, const int 
                            n);
     return tokenizer_decode_bytes(inside(t), ids, n, with_special != 0, text, bytes);
 }
+
+static bpe_learner *learner(sca_vocabulary *v) { return (bpe_learner *)(void *)v; }
+
+SCA_API sca_status sca_vocabulary_open(int size, sca_vocabulary **out)
+{
+    bpe_learner *l = NULL;
+    if (!out) return status_fail(SCA_ERR_ARGUMENT, "sca_vocabulary_open: found NULL, expected a place");
+    *out = NULL;
+    TRY(bpe_learner_open(size, &l));
+    *out = (sca_vocabulary *)(void *)l;
+    return SCA_OK;
+}
+
+SCA_API sca_status sca_vocabulary_add(sca_vocabulary *v, const char *text, size_t bytes)
+{
+    if (!v || (!text && bytes > 0))
+        return status_fail(SCA_ERR_ARGUMENT, "sca_vocabulary_add: found NULL, expected a vocabulary and a text");
+    return bytes ? bpe_learner_add(learner(v), text, bytes) : SCA_OK;
+}
+
+SCA_API sca_status sca_vocabulary_save(sca_vocabulary *v, const char *dir, int *size)
+{
+    if (!v || !dir || !size)
+        return status_fail(SCA_ERR_ARGUMENT,
+                           "sca_vocabulary_save: found NULL, expected a vocabulary, a folder and a place");
+    return bpe_learner_save(learner(v), dir, size);
+}
+
+SCA_API void sca_vocabulary_close(sca_vocabulary *v) { bpe_learner_close(learner(v)); }
 
 SCA_API void sca_tokenizer_close(sca_tokenizer *t) { tokenizer_close((tokenizer *)(void *)t); }

@@ -43,17 +43,21 @@ void bpe_put_bytes(const tokenizer *t, int id, str *out)
     for (size_t i = 0; i < bytes;) str_putc(out, (char)byte_of_code(utf8_next(text, bytes, &i)));
 }
 
-static int char_bytes(int byte, char out[8])
+int bpe_write_byte(int byte, char out[8]) { return (int)utf8_put(code_of_byte(byte), out); }
+
+int bpe_rank_of_byte(int byte)
 {
-    if (byte < 0) return 0;
-    return (int)utf8_put(code_of_byte(byte), out);
+    if (!stands_for_itself(byte)) return code_of_byte(byte) - 68; /* 188 bytes stand for themselves */
+    int below = 0;
+    for (int b = 0; b < byte; b++) below += stands_for_itself(b);
+    return below;
 }
 
 sca_status bpe_prepare(tokenizer *t)
 {
     for (int b = 0; b < 256; b++) {
         char text[8];
-        int n = t->model == MODEL_BPE_BYTES ? char_bytes(b, text)
+        int n = t->model == MODEL_BPE_BYTES ? bpe_write_byte(b, text)
                                             : snprintf(text, sizeof text, "<0x%02X>", (unsigned)b);
         if (t->model == MODEL_BPE_CHARS && !t->rules.byte_fallback)
             t->byte_ids[b] = -1;

@@ -208,7 +208,9 @@ typedef struct encoder {
     size_t n_symbols, n_heap;
     int_list word;    /* symbols of a word */
     bool text_begins; /* the segment at hand is the first of the text */
+    bpe_learner *learner; /* takes the words in place of the model; NULL: none */
 } encoder;
+void encoder_free(encoder *e);
 
 /* Sends the pieces of a normalised segment to model_encode. */
 sca_status split_run(encoder *e, int step, const char *text, size_t bytes);
@@ -224,8 +226,12 @@ sca_status bpe_encode(encoder *e, const char *text, size_t bytes);
 /* Merges e->word in place; both give the same ids, the first in quadratic time without a heap. */
 void bpe_merge_short(const pair_table *merges, int_list *word);
 sca_status bpe_merge_long(encoder *e);
+int bpe_write_byte(int byte, char out[8]); /* in GPT-2's alphabet; bytes written */
+int bpe_rank_of_byte(int byte);            /* place in that alphabet, 0 to 255 */
 void bpe_put_bytes(const tokenizer *t, int id,
                    str *out); /* the bytes that a token of GPT-2's alphabet stands for */
+
+sca_status bpe_learner_word(bpe_learner *l, const char *text, size_t bytes); /* tokenizer_learn.c */
 
 /* ---- SentencePiece (tokenizer_spm.c, tokenizer_model.c) ----------------------------------------------------- */
 
