@@ -129,6 +129,9 @@ const dataset_counts *dataset_counted(const dataset *d);
 dataset_bad dataset_bad_at(const dataset *d, int64_t index); /* 0 to counts.bad - 1; texts live as long as d */
 const char *dataset_reason_text(dataset_reason r);
 const char *dataset_name(const dataset *d);
+const char *dataset_kind_name(const dataset *d);
+/* Path of an annotation file that was read, NULL behind the last; refcoco: the refs, then the instances. */
+const char *dataset_file(const dataset *d, size_t index);
 const char *dataset_split(const dataset *d); /* the one in use; "" if the kind has none and none was given */
 bool dataset_recognition(const dataset *d);  /* the task */
 

@@ -205,6 +205,8 @@ int64_t dataset_count(const dataset *d) { return d->counts.images; }
 const dataset_counts *dataset_counted(const dataset *d) { return &d->counts; }
 const char *dataset_reason_text(dataset_reason r) { return reasons[r]; }
 const char *dataset_name(const dataset *d) { return d->set.name; }
+const char *dataset_kind_name(const dataset *d) { return d->kind->name; }
+const char *dataset_file(const dataset *d, size_t index) { return index < d->n_files ? d->files[index] : NULL; }
 const char *dataset_split(const dataset *d) { return d->set.split; }
 bool dataset_recognition(const dataset *d) { return strcmp(d->set.task, "recognition") == 0; }
 

@@ -194,7 +194,7 @@ static sca_status check_images(const eval_set *e)
 static sca_status set_open(eval_set *e)
 {
     TRY(dataset_open(e->set, &e->data));
-    TRY(eval_masks_open(e->set, &e->masks));
+    TRY(eval_masks_open(e->data, &e->masks));
     e->name = dataset_name(e->data);
     e->dir = path_join(e->c->eval_output, e->name);
     if (!e->dir) return mem_fail(strlen(e->name), "a file name");
@@ -279,6 +279,27 @@ static sca_status work_share(eval_set *e, const eval_parts *p)
     return status;
 }
 
+static bool noted(const json_t *entries, const json_t *note)
+{
+    for (size_t i = 0; i < json_array_size(entries); i++) {
+        const json_t *notes = json_object_get(json_array_get(entries, i), "notes");
+        for (size_t k = 0; k < json_array_size(notes); k++)
+            if (json_equal(json_array_get(notes, k), note)) return true;
+    }
+    return false;
+}
+
+/* What is missing from the scores is said once, not for every set. */
+static void tell_notes(const json_t *entries, const json_t *entry)
+{
+    size_t i;
+    json_t *note;
+    json_array_foreach(json_object_get(entry, "notes"), i, note)
+    {
+        if (!noted(entries, note)) log_warn("%s", json_string_value(note));
+    }
+}
+
 /* One set: open, look what is there, work, join. Every rank comes to the same meetings, also when it failed. */
 static sca_status run_set(eval_set *e, json_t *entries)
 {
@@ -295,6 +316,7 @@ static sca_status run_set(eval_set *e, json_t *entries)
     if (e->ranks->rank == 0) {
         status = eval_parts_read(e, &p);
         if (status == SCA_OK) status = eval_join(e, &p, &entry);
+        if (status == SCA_OK) tell_notes(entries, entry);
         if (status == SCA_OK && json_array_append_new(entries, entry) < 0) status = mem_fail(64, "scores");
     }
     status = comm_agree(e->ranks, status);

@@ -161,7 +161,7 @@ static sca_status put_mask(const work *w, size_t i, str *s)
     put_string(s, "mask", counts);
     str_printf(s, ", \"size\": [%d, %d]", w->height, w->width);
     int64_t id = w->in->regions[w->first + i].id;
-    TRY_GOTO(done, eval_masks_find(w->e->masks, id, w->width, w->height, &truth, &annotated));
+    TRY_GOTO(done, eval_masks_find(w->e->masks, w->in->image_id, id, w->width, w->height, &truth, &annotated));
     if (annotated) {
         str_put(s, ", \"mask-iou\": ");
         json_put_real(s, mask_iou(&runs, &truth, false));

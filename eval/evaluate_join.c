@@ -85,6 +85,7 @@ static void put_record(str *s, size_t number, const json_t *r, const json_t *ref
 
 typedef struct totals {
     size_t regions, masks, loss_images;
+    bool several;            /* an image has none or more than one region */
     double mask_iou;         /* sum over the regions with an annotated mask */
     double loss;             /* sum over the images */
     double own, all, tokens; /* of the image at hand */
@@ -160,6 +161,7 @@ static sca_status write_all(const eval_set *e, const eval_parts *p, writer *w, t
                 SCA_ERR_STATE,
                 "%s: image %zu of the set was not written by any rank; do all ranks see this folder?", e->dir, i);
         for (size_t k = 0; k < p->images[i].count; k++) TRY(write_region(w, &p->images[i].of[k], e->dir, t));
+        t->several |= p->images[i].count != 1;
         end_image(t);
     }
     TRY(file_out_put(w->predictions, "\n]", 2));
@@ -332,10 +334,7 @@ static json_t *lines_of(const char *text)
     json_t *list = json_array();
     while (*text) {
         size_t n = strcspn(text, "\n");
-        if (n) {
-            json_array_append_new(list, json_stringn(text, n));
-            log_warn("%.*s", (int)n, text);
-        }
+        if (n) json_array_append_new(list, json_stringn(text, n));
         text += n + (text[n] == '\n');
     }
     return list;
@@ -389,13 +388,26 @@ done:
 
 /* ---- the set ------------------------------------------------------------------------------------------------------ */
 
+/* Which file the regions are of: what tells data sets of one kind and split apart. Visual Genome is one data set;
+ * RefCOCO, RefCOCO+ and RefCOCOg are told by their folders, as they all hold a refs(NAME).p. */
+static const char *source(const eval_set *e)
+{
+    const char *path = dataset_file(e->data, 0), *name = path_name(path);
+    if (strcmp(e->set->kind, "visual_genome") == 0) return "";
+    if (strcmp(e->set->kind, "refcoco") != 0 || name == path) return name;
+    for (name--; name > path && name[-1] != '/';) name--;
+    return name;
+}
+
 /* Numbers are comparable only where this text and the number of regions are the same. */
 static void protocol(const eval_set *e, const totals *t, str *s)
 {
-    const char *split = dataset_split(e->data);
-    str_printf(s, "%s%s%s", e->set->kind, split[0] ? " " : "", split);
+    const char *parts[] = { e->set->kind, source(e), dataset_split(e->data) };
+    for (size_t i = 0; i < LENGTH(parts); i++)
+        if (parts[i][0]) str_printf(s, "%s%s", i ? " " : "", parts[i]);
     if (e->c->eval_max_images) str_printf(s, ", first %zu images", e->images);
-    str_put(s, t->regions == e->images ? ", one region per image" : ", all regions of each image");
+    str_put(s, t->several ? ", all regions of each image" : ", one region per image");
+    if (dataset_recognition(e->data)) str_put(s, ", task recognition");
     if (strcmp(e->c->eval_prompt, "box") != 0) str_printf(s, ", prompt %s", e->c->eval_prompt);
 }
 
@@ -414,7 +426,9 @@ sca_status eval_join(const eval_set *e, const eval_parts *p, json_t **entry)
     sca_status status = text.failed ? mem_fail(text.bytes, "scores") : SCA_OK;
     set_new(out, "name", json_string(e->name));
     set_new(out, "kind", json_string(e->set->kind));
+    set_new(out, "source", json_string(source(e)));
     set_new(out, "split", json_string(dataset_split(e->data)));
+    set_new(out, "task", json_string(dataset_recognition(e->data) ? "recognition" : "caption"));
     set_new(out, "protocol", json_string(str_text(&text)));
     set_new(out, "complete", json_boolean(e->c->eval_max_images == 0));
     set_new(out, "images", json_integer((json_int_t)e->images));

@@ -1,4 +1,5 @@
-/* evaluate_masks.c - annotated masks of sets in COCO's format, for mask IoU (eval.md 5.9).
+/* evaluate_masks.c - annotated masks of data sets, for mask IoU (eval.md 5.9): those of COCO's format and its relatives,
+ * of RefCOCO's refs by way of their annotations, of panoptic segments from the label maps where they are there.
  *
  * Kept as the JSON text that they came in: a tenth of the memory of parsed polygons, looked at once per region. */
 #include "eval/evaluate_parts.h"
@@ -7,15 +8,23 @@
 #include <string.h>
 
 typedef struct mask_row {
-    int64_t id;
-    size_t at, bytes; /* in the pool */
+    int64_t id;       /* of the annotation; of the image, where there are label maps */
+    size_t at, bytes; /* in the pool: the segmentation, or the name of the label map  */
 } mask_row;
 
+typedef struct ref_row {
+    int64_t id, annotation;
+    size_t order;
+} ref_row;
+
 struct eval_masks {
+    const char *kind;
     str pool;
     mask_row *rows; /* sorted by id */
     size_t n, cap;
-    char *path;
+    ref_row *refs; /* sorted by id; NULL: regions are annotations */
+    size_t n_refs;
+    char *path, *maps; /* of the annotations; folder of the label maps or NULL */
 };
 
 /* ---- loading ---------------------------------------------------------------------------------------------------- */
@@ -36,7 +45,7 @@ static sca_status add_mask(eval_masks *m, int64_t id, const json_t *shape)
         m->rows = wider;
         m->cap = cap;
     }
-    char *text = json_dumps(shape, JSON_COMPACT);
+    char *text = json_dumps(shape, JSON_COMPACT | JSON_ENCODE_ANY);
     if (!text) return mem_fail(64, "a mask");
     m->rows[m->n++] = (mask_row){ .id = id, .at = m->pool.bytes, .bytes = strlen(text) };
     str_put(&m->pool, text);
@@ -46,30 +55,123 @@ static sca_status add_mask(eval_masks *m, int64_t id, const json_t *shape)
 
 static sca_status take_annotation(void *user, const char *key, int64_t index, json_t *item)
 {
-    const json_t *id = json_object_get(item, "id"), *shape = json_object_get(item, "segmentation");
+    eval_masks *m = user;
+    const json_t *id = json_object_get(item, m->maps ? "image_id" : "id");
+    const json_t *shape = json_object_get(item, m->maps ? "file_name" : "segmentation");
     if (!key || index < 0 || strcmp(key, "annotations") != 0 || !json_is_integer(id)) return SCA_OK;
-    if (json_array_size(shape) == 0 && json_object_size(shape) == 0) return SCA_OK;
-    return add_mask(user, json_integer_value(id), shape);
+    bool there = m->maps ? path_is_plain(json_string_value(shape) ? json_string_value(shape) : "")
+                         : json_array_size(shape) || json_object_size(shape);
+    return there ? add_mask(m, json_integer_value(id), shape) : SCA_OK;
 }
 
-sca_status eval_masks_open(const config_dataset *set, eval_masks **out)
+/* ---- RefCOCO: a region is a ref, its mask that of the annotation which the ref names ------------------------------ */
+
+static int by_ref(const void *a, const void *b)
 {
-    static const char *const kinds[] = { "coco", "objects365", "v3det", "grit" };
-    bool known = false;
+    const ref_row *x = a, *y = b;
+    if (x->id != y->id) return x->id < y->id ? -1 : 1;
+    return x->order < y->order ? -1 : x->order > y->order;
+}
+
+static sca_status take_refs(eval_masks *m, const pickle_value *list)
+{
+    if (list->type != PICKLE_LIST) return SCA_OK;
+    m->refs = mem_zero(list->count, sizeof *m->refs);
+    if (list->count && !m->refs) return mem_fail(list->count * sizeof *m->refs, "refs");
+    for (size_t i = 0; i < list->count; i++) {
+        const pickle_value *id = pickle_get(list->items[i], "ref_id"),
+                           *annotation = pickle_get(list->items[i], "ann_id");
+        if (!id || id->type != PICKLE_INT || !annotation || annotation->type != PICKLE_INT) continue;
+        m->refs[m->n_refs++] = (ref_row){ id->integer, annotation->integer, i };
+    }
+    if (m->n_refs) qsort(m->refs, m->n_refs, sizeof *m->refs, by_ref);
+    return SCA_OK;
+}
+
+static sca_status read_refs(eval_masks *m, const char *path)
+{
+    static const char *const none[] = { NULL };
+    file_view view;
+    pickle *p = NULL;
+    size_t used;
+    TRY(file_map(path, &view));
+    sca_status status = pickle_open(view.data, view.bytes, path, none, &p, &used);
+    if (status == SCA_OK) status = take_refs(m, pickle_root(p));
+    pickle_close(p);
+    file_unmap(&view);
+    return status;
+}
+
+/* ---- panoptic segments ------------------------------------------------------------------------------------------ */
+
+/* The label maps of X.json are in the folder X beside it. Without them there is no mask. */
+static sca_status find_maps(eval_masks *m)
+{
+    size_t n = strlen(m->path);
+    if (!text_ends(m->path, ".json")) return SCA_OK;
+    char *folder = text_copy(m->path, n - strlen(".json"));
+    if (!folder) return mem_fail(n, "a file name");
+    if (dir_exists(folder))
+        m->maps = folder;
+    else
+        mem_free(folder);
+    return SCA_OK;
+}
+
+/* A map that is absent shall be known now, not after hours. */
+static sca_status check_maps(const eval_masks *m)
+{
+    for (size_t i = 0; m->maps && i < m->n; i++) {
+        json_t *name = NULL;
+        TRY(json_parse(m->pool.data + m->rows[i].at, m->rows[i].bytes, m->path, &name));
+        char *path = path_join(m->maps, json_string_value(name));
+        bool there = path && file_exists(path);
+        sca_status status = !path   ? mem_fail(64, "a file name")
+                            : there ? SCA_OK
+                                    : status_fail(SCA_ERR_IO,
+                                                  "%s: missing; where there is a folder of label maps, all of %s "
+                                                  "must be in it",
+                                                  path, path_name(m->path));
+        mem_free(path);
+        json_decref(name);
+        TRY(status);
+    }
+    return SCA_OK;
+}
+
+/* ---- opening ---------------------------------------------------------------------------------------------------- */
+
+static sca_status load(eval_masks *m, const dataset *d)
+{
+    bool refer = strcmp(m->kind, "refcoco") == 0, panoptic = strcmp(m->kind, "coco_panoptic") == 0;
+    const char *file = dataset_file(d, refer ? 1 : 0);
+    m->path = text_copy(file, strlen(file));
+    if (!m->path) return mem_fail(strlen(file), "a file name");
+    if (panoptic) TRY(find_maps(m));
+    if (panoptic && !m->maps) return SCA_OK;
+    if (refer) TRY(read_refs(m, dataset_file(d, 0)));
+    TRY(json_stream(m->path, take_annotation, m));
+    if (m->n) qsort(m->rows, m->n, sizeof *m->rows, by_id);
+    return check_maps(m);
+}
+
+sca_status eval_masks_open(const dataset *d, eval_masks **out)
+{
+    static const char *const kinds[] = { "coco", "coco_panoptic", "objects365", "v3det", "grit", "refcoco" };
+    const char *kind = NULL;
     *out = NULL;
-    for (size_t i = 0; i < LENGTH(kinds); i++) known = known || strcmp(set->kind, kinds[i]) == 0;
-    if (!known) return SCA_OK;
+    for (size_t i = 0; i < LENGTH(kinds); i++)
+        if (strcmp(dataset_kind_name(d), kinds[i]) == 0) kind = kinds[i];
+    if (!kind) return SCA_OK;
     eval_masks *m = mem_zero(1, sizeof *m);
     if (!m) return mem_fail(sizeof *m, "masks");
-    m->path = text_copy(set->annotations, strlen(set->annotations));
-    sca_status status = m->path ? json_stream(set->annotations, take_annotation, m) : mem_fail(64, "a file name");
-    if (status != SCA_OK) {
+    m->kind = kind;
+    sca_status status = load(m, d);
+    if (status == SCA_OK)
+        *out = m;
+    else
         eval_masks_close(m);
-        return status;
-    }
-    if (m->n) qsort(m->rows, m->n, sizeof *m->rows, by_id);
-    *out = m;
-    return SCA_OK;
+    return status;
 }
 
 void eval_masks_close(eval_masks *m)
@@ -77,86 +179,33 @@ void eval_masks_close(eval_masks *m)
     if (!m) return;
     str_free(&m->pool);
     mem_free(m->rows);
+    mem_free(m->refs);
     mem_free(m->path);
+    mem_free(m->maps);
     mem_free(m);
 }
 
 /* ---- one mask --------------------------------------------------------------------------------------------------- */
 
-static sca_status wrong(const eval_masks *m, int64_t id, const char *what)
+/* The first ref of an id counts, as for the data set. */
+static bool annotation_of(const eval_masks *m, int64_t ref, int64_t *annotation)
 {
-    return status_fail(SCA_ERR_FORMAT,
-                       "%s: annotation %lld: its segmentation is %s, expected polygons or run lengths", m->path,
-                       (long long)id, what);
-}
-
-/* [[x, y, x, y, ...], ...] */
-static sca_status from_polygons(const eval_masks *m, int64_t id, const json_t *shape, int width, int height,
-                                mask_runs *out)
-{
-    size_t parts = json_array_size(shape), total = 0, at = 0, i, k;
-    json_t *part, *number;
-    json_array_foreach(shape, i, part) total += json_array_size(part);
-    double *all = mem_zero(total, sizeof *all);
-    const double **xy = mem_zero(parts, sizeof *xy);
-    size_t *n = mem_zero(parts, sizeof *n);
-    sca_status status = (total && !all) || !xy || !n ? mem_fail(total * sizeof *all, "polygons") : SCA_OK;
-    for (i = 0; i < parts && status == SCA_OK; i++) {
-        part = json_array_get(shape, i);
-        xy[i] = all + at;
-        n[i] = json_array_size(part) / 2;
-        if (json_array_size(part) < 6 || json_array_size(part) % 2) status = wrong(m, id, "no list of points");
-        json_array_foreach(part, k, number)
-        {
-            if (!json_is_number(number)) status = wrong(m, id, "no list of numbers");
-            all[at++] = json_number_value(number);
-        }
+    size_t low = 0, high = m->n_refs;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (m->refs[middle].id < ref)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    if (status == SCA_OK) status = mask_from_polygons(xy, n, parts, width, height, out);
-    mem_free(n);
-    mem_free(xy);
-    mem_free(all);
-    return status;
+    if (low == m->n_refs || m->refs[low].id != ref) return false;
+    *annotation = m->refs[low].annotation;
+    return true;
 }
 
-/* Run lengths that are written out. */
-static sca_status from_counts(const eval_masks *m, int64_t id, const json_t *counts, int width, int height,
-                              mask_runs *out)
+static const mask_row *row_of(const eval_masks *m, int64_t id)
 {
-    size_t n = json_array_size(counts);
-    int64_t left = (int64_t)width * height;
-    *out = (mask_runs){ .width = width, .height = height, .count = n, .counts = mem_zero(n, sizeof *out->counts) };
-    if (n && !out->counts) return mem_fail(n * sizeof *out->counts, "run lengths");
-    for (size_t i = 0; i < n; i++) {
-        const json_t *v = json_array_get(counts, i);
-        int64_t run = json_is_integer(v) ? json_integer_value(v) : -1;
-        if (run < 0 || run > left) return wrong(m, id, "no list of run lengths of its image");
-        out->counts[i] = (uint32_t)run;
-        left -= run;
-    }
-    return left == 0 ? SCA_OK : wrong(m, id, "of another size than its image");
-}
-
-static sca_status from_shape(const eval_masks *m, int64_t id, const json_t *shape, int width, int height,
-                             mask_runs *out)
-{
-    if (json_is_array(shape)) return from_polygons(m, id, shape, width, height, out);
-    const json_t *size = json_object_get(shape, "size"), *counts = json_object_get(shape, "counts");
-    if (json_integer_value(json_array_get(size, 0)) != height ||
-        json_integer_value(json_array_get(size, 1)) != width)
-        return wrong(m, id, "of another size than its image");
-    if (json_is_array(counts)) return from_counts(m, id, counts, width, height, out);
-    if (!json_is_string(counts)) return wrong(m, id, "without counts");
-    sca_status status = mask_runs_parse(json_string_value(counts), width, height, out);
-    return status == SCA_OK ? status : status_context(status, "%s: annotation %lld", m->path, (long long)id);
-}
-
-sca_status eval_masks_find(const eval_masks *m, int64_t id, int width, int height, mask_runs *out, bool *found)
-{
-    size_t low = 0, high = m ? m->n : 0;
-    json_t *shape;
-    *found = false;
-    *out = (mask_runs){ 0 };
+    size_t low = 0, high = m->n;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (m->rows[middle].id < id)
@@ -164,9 +213,33 @@ sca_status eval_masks_find(const eval_masks *m, int64_t id, int width, int heigh
         else
             high = middle;
     }
-    if (!m || low == m->n || m->rows[low].id != id) return SCA_OK;
-    TRY(json_parse(m->pool.data + m->rows[low].at, m->rows[low].bytes, m->path, &shape));
-    sca_status status = from_shape(m, id, shape, width, height, out);
+    return low < m->n && m->rows[low].id == id ? &m->rows[low] : NULL;
+}
+
+static sca_status from_map(const eval_masks *m, const json_t *name, int64_t segment, int width, int height,
+                           mask_runs *out)
+{
+    char *path = path_join(m->maps, json_string_value(name));
+    if (!path) return mem_fail(64, "a file name");
+    sca_status status = mask_of_label(path, segment, width, height, out);
+    mem_free(path);
+    return status;
+}
+
+sca_status eval_masks_find(const eval_masks *m, int64_t image, int64_t region, int width, int height,
+                           mask_runs *out, bool *found)
+{
+    int64_t id = m && m->maps ? image : region;
+    json_t *shape;
+    *found = false;
+    *out = (mask_runs){ 0 };
+    if (!m || (m->refs && !annotation_of(m, region, &id))) return SCA_OK;
+    const mask_row *row = row_of(m, id);
+    if (!row) return SCA_OK;
+    TRY(json_parse(m->pool.data + row->at, row->bytes, m->path, &shape));
+    mask_source from = { m->path, id };
+    sca_status status =
+        m->maps ? from_map(m, shape, region, width, height, out) : mask_of_shape(&from, shape, width, height, out);
     json_decref(shape);
     *found = status == SCA_OK;
     if (status != SCA_OK) mask_runs_free(out);

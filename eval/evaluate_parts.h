@@ -59,10 +59,21 @@ sca_status eval_parts_remove(const char *dir);
 /* ---- annotated masks (evaluate_masks.c) -------------------------------------------------------------------- */
 
 /* *out NULL: sets of this kind have none. */
-sca_status eval_masks_open(const config_dataset *set, eval_masks **out);
+sca_status eval_masks_open(const dataset *d, eval_masks **out);
 /* The mask of a region, filled at the size of its image; *found false when it has none. out: mask_runs_free. */
-sca_status eval_masks_find(const eval_masks *m, int64_t id, int width, int height, mask_runs *out, bool *found);
+sca_status eval_masks_find(const eval_masks *m, int64_t image, int64_t region, int width, int height,
+                           mask_runs *out, bool *found);
 void eval_masks_close(eval_masks *m); /* accepts NULL */
+
+/* Where a mask comes from, for messages. */
+typedef struct mask_source {
+    const char *path;
+    int64_t id; /* of the annotation */
+} mask_source;
+/* Of a "segmentation" of COCO's format (evaluate_shapes.c). */
+sca_status mask_of_shape(const mask_source *from, const json_t *shape, int width, int height, mask_runs *out);
+/* The pixels of a label map whose R + 256 G + 65536 B is id. */
+sca_status mask_of_label(const char *map, int64_t id, int width, int height, mask_runs *out);
 
 /* ---- one image (evaluate_image.c) -------------------------------------------------------------------------- */
 

@@ -56,7 +56,8 @@ static void mask_iou_of_annotations(void)
 static void results_and_report(void)
 {
     write_set();
-    cli_expect("eval " CONFIG " eval.loss=true", 0, "demo: grit, all regions of each image; 2 regions", "left out");
+    cli_expect("eval " CONFIG " eval.loss=true", 0,
+               "demo: grit captions.json, all regions of each image; 2 regions", "left out");
     json_t *scores = NULL, *predictions = NULL, *scored = NULL;
     CHECK_OK(json_open(RESULTS "/scores.json", &scores));
     CHECK_OK(json_open(RESULTS "/demo/predictions.json", &predictions));
@@ -73,10 +74,38 @@ static void results_and_report(void)
     CHECK(strlen(page) > 5000 && strlen(page) < 5000000);
     CHECK(strstr(page, "a &lt;b&gt;bold&lt;/b&gt; &amp; &quot;quoted&quot; dog"));
     CHECK(strstr(page, "data:image/jpeg;base64,/9j/") && strstr(page, "viewport") && strstr(page, "<svg"));
-    CHECK(strstr(page, "grit, all regions of each image; 1 image, 2 regions"));
+    CHECK(strstr(page, "grit captions.json, all regions of each image; 1 image, 2 regions"));
     CHECK(!strstr(page, "<script") && !strstr(page, "http") && !strstr(page, "<b>bold") && !strstr(page, "url("));
     mem_free(page);
     cli_expect("score " RESULTS "/demo/scored.json", 0, "CIDEr-D", "left out");
+}
+
+/* METEOR's tables are found beside the program, for both commands; without paraphrases the number has another name. */
+static void meteor_beside_the_program(void)
+{
+    static const char *const lines[] = {
+        "rm -rf " CLI_DIR "/bin && mkdir -p " CLI_DIR "/bin/resources && cp " CLI_SCA " " CLI_DIR "/bin/sca",
+        CLI_DIR "/bin/sca prepare meteor --annotations " SCA_SOURCE "/tests/golden/metrics/meteor --to " CLI_DIR
+                "/bin/resources/meteor-en.data >/dev/null",
+        CLI_DIR "/bin/sca eval " CONFIG " >" CLI_DIR "/bin/eval 2>&1",
+        CLI_DIR "/bin/sca score " RESULTS "/demo/scored.json >" CLI_DIR "/bin/score 2>&1"
+    };
+    json_t *root = NULL;
+    write_set();
+    for (size_t i = 0; i < LENGTH(lines); i++) CHECKF(system(lines[i]) == 0, "%s", lines[i]);
+    CHECK_OK(json_open(RESULTS "/scores.json", &root));
+    const json_t *scores = json_object_get(json_array_get(json_object_get(root, "sets"), 0), "scores");
+    CHECK(json_is_number(json_object_get(scores, "METEOR-no-paraphrase")) && !json_object_get(scores, "METEOR"));
+    json_decref(root);
+    char *eval = cli_read(CLI_DIR "/bin/eval"), *score = cli_read(CLI_DIR "/bin/score"),
+         *page = cli_read(RESULTS "/report.html");
+    CHECKF(strstr(eval, "METEOR-no-paraphrase takes its place"), "%s", eval);
+    CHECKF(strstr(score, "METEOR-no-paraphrase takes its place"), "%s", score);
+    CHECK(strstr(page, "<th>METEOR without paraphrases</th>") && !strstr(page, "<th>METEOR</th>"));
+    mem_free(eval);
+    mem_free(score);
+    mem_free(page);
+    CHECK(system("rm -rf " CLI_DIR "/bin") == 0);
 }
 
 /* The same again, shared out: every file is the same. */
@@ -178,6 +207,7 @@ int main(int argc, char **argv)
 {
     cli_start();
     RUN(results_and_report);
+    RUN(meteor_beside_the_program);
     RUN(same_under_a_launcher);
     RUN(page_in_a_browser);
     RUN(wrong_masks);

@@ -23,7 +23,7 @@ static sca_status default_resources(sca_config *settings)
     sca_status status = sca_config_get(settings, "eval.resources", &value);
     if (status == SCA_OK && value[0] == 0 && (beside = resources_dir()) != NULL) {
         str_put(&assignment, "eval.resources=");
-        json_put_text(&assignment, beside, strlen(beside));
+        str_put(&assignment, beside); /* a text setting is taken as it stands */
         status = assignment.failed ? mem_fail(assignment.bytes, "the settings")
                                    : sca_config_set(settings, str_text(&assignment));
     }

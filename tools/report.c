@@ -84,6 +84,13 @@ static void put_head(str *s, const json_t *root)
 
 /* ---- scores ----------------------------------------------------------------------------------------------------- */
 
+/* The next published row for what was evaluated; they are all of captions. */
+static const published_row *next_row(const json_t *set, size_t *at)
+{
+    if (strcmp(text_of(set, "task"), "caption") != 0) return NULL;
+    return published_next(text_of(set, "kind"), text_of(set, "source"), text_of(set, "split"), at);
+}
+
 /* Columns that any of our sets fills, and those of the published tables where they are shown. */
 static void find_columns(const json_t *sets, bool used[REPORT_COLUMNS])
 {
@@ -95,7 +102,7 @@ static void find_columns(const json_t *sets, bool used[REPORT_COLUMNS])
         const published_row *p;
         for (size_t k = 0; k < REPORT_COLUMNS; k++)
             used[k] |= json_object_get(json_object_get(set, "scores"), report_metrics[k].key) != NULL;
-        while ((p = published_next(text_of(set, "kind"), text_of(set, "name"), text_of(set, "split"), &at)))
+        while ((p = next_row(set, &at)))
             for (size_t k = 0; k < REPORT_COLUMNS; k++) used[k] |= p->value[k] >= 0;
     }
 }
@@ -123,14 +130,13 @@ static void put_ours(str *s, const json_t *set, const bool used[REPORT_COLUMNS])
 /* Published rows are shown where the same was evaluated: all images of the split, with the box as prompt. */
 static void put_published(str *s, const json_t *root, const json_t *set, const bool used[REPORT_COLUMNS])
 {
-    const char *kind = text_of(set, "kind"), *name = text_of(set, "name"), *split = text_of(set, "split");
     size_t at = 0, columns = 1;
-    const published_row *p = published_next(kind, name, split, &at);
+    const published_row *p = next_row(set, &at);
     for (size_t k = 0; k < REPORT_COLUMNS; k++) columns += used[k];
     bool box = strcmp(text_of(root, "prompt"), "box") == 0;
     int64_t images = json_integer_value(json_object_get(set, "images"));
     bool whole = json_is_true(json_object_get(set, "complete")) &&
-                 (strcmp(kind, "visual_genome") != 0 || images == PUBLISHED_IMAGES);
+                 (strcmp(text_of(set, "kind"), "visual_genome") != 0 || images == PUBLISHED_IMAGES);
     if (!p || !box || !whole)
         str_printf(
             s, "<tr><td class=\"note\" colspan=\"%zu\">%s</td></tr>\n", columns,
@@ -138,7 +144,7 @@ static void put_published(str *s, const json_t *root, const json_t *set, const b
             : !box ? "Published rows prompt with the box: not comparable."
                    : "Published rows, for scale only: they are of all images of the split, where CIDEr-D weighs "
                      "words differently.");
-    for (; p && box; p = published_next(kind, name, split, &at)) {
+    for (; p && box; p = next_row(set, &at)) {
         str_put(s, "<tr><td>");
         put_html(s, p->method);
         str_put(s, ", published</td>");

@@ -11,6 +11,6 @@ typedef struct published_row {
     double value[REPORT_COLUMNS]; /* below 0: not published */
 } published_row;
 /* The next row for such a set from *at on, which begins with 0; NULL: no more. */
-const published_row *published_next(const char *kind, const char *name, const char *split, size_t *at);
+const published_row *published_next(const char *kind, const char *source, const char *split, size_t *at);
 
 #endif

@@ -25,9 +25,9 @@ const report_metric report_metrics[] = { { "CIDEr-D", "CIDEr-D", 100 },
                                          { "loss", "Loss", 1 },
                                          { NULL, NULL, 0 } };
 
-/* name: the beginning of the set's name, where the kind holds several data sets. */
+/* source: the folder and file of the regions, where the kind holds several data sets. */
 typedef struct row {
-    const char *kind, *name, *split;
+    const char *kind, *source, *split;
     published_row row;
 } row;
 
@@ -61,28 +61,28 @@ static const row rows[] = {
       "",
       "test",
       { SCA_PRETRAINED, ALL(149.8, 17.5, 31.4, 38.2, 24.1, 16.8, 12.2, 35.7, 41.7, 4.8, 65.1, 7.5) } },
-    { "refcoco", "refcocog", "val", { SCA_GPT2, TWO(15.3, 70.5) } },
-    { "refcoco", "refcocog", "val", { SCA_LLAMA, TWO(15.6, 74.0) } },
-    { "refcoco", "refcocog", "val", { SCA_PRETRAINED, TWO(15.4, 71.9) } },
-    { "refcoco", "refcoco+", "testA", { SCA_GPT2, TWO(21.7, 30.2) } },
-    { "refcoco", "refcoco+", "testA", { SCA_LLAMA, TWO(22.0, 30.0) } },
-    { "refcoco", "refcoco+", "testA", { SCA_PRETRAINED, TWO(21.7, 29.2) } },
-    { "refcoco", "refcoco+", "testB", { SCA_GPT2, TWO(20.1, 56.6) } },
-    { "refcoco", "refcoco+", "testB", { SCA_LLAMA, TWO(20.2, 56.1) } },
-    { "refcoco", "refcoco+", "testB", { SCA_PRETRAINED, TWO(20.4, 57.2) } },
-    { "refcoco", "refcoco-", "testA", { SCA_GPT2, TWO(20.5, 27.7) } },
-    { "refcoco", "refcoco-", "testA", { SCA_LLAMA, TWO(20.7, 27.3) } },
-    { "refcoco", "refcoco-", "testA", { SCA_PRETRAINED, TWO(20.4, 27.0) } },
-    { "refcoco", "refcoco-", "testB", { SCA_GPT2, TWO(20.1, 66.7) } },
-    { "refcoco", "refcoco-", "testB", { SCA_LLAMA, TWO(20.3, 65.3) } },
-    { "refcoco", "refcoco-", "testB", { SCA_PRETRAINED, TWO(20.2, 66.4) } },
+    { "refcoco", "refcocog/refs(google).p", "val", { SCA_GPT2, TWO(15.3, 70.5) } },
+    { "refcoco", "refcocog/refs(google).p", "val", { SCA_LLAMA, TWO(15.6, 74.0) } },
+    { "refcoco", "refcocog/refs(google).p", "val", { SCA_PRETRAINED, TWO(15.4, 71.9) } },
+    { "refcoco", "refcoco+/refs(unc).p", "testA", { SCA_GPT2, TWO(21.7, 30.2) } },
+    { "refcoco", "refcoco+/refs(unc).p", "testA", { SCA_LLAMA, TWO(22.0, 30.0) } },
+    { "refcoco", "refcoco+/refs(unc).p", "testA", { SCA_PRETRAINED, TWO(21.7, 29.2) } },
+    { "refcoco", "refcoco+/refs(unc).p", "testB", { SCA_GPT2, TWO(20.1, 56.6) } },
+    { "refcoco", "refcoco+/refs(unc).p", "testB", { SCA_LLAMA, TWO(20.2, 56.1) } },
+    { "refcoco", "refcoco+/refs(unc).p", "testB", { SCA_PRETRAINED, TWO(20.4, 57.2) } },
+    { "refcoco", "refcoco/refs(unc).p", "testA", { SCA_GPT2, TWO(20.5, 27.7) } },
+    { "refcoco", "refcoco/refs(unc).p", "testA", { SCA_LLAMA, TWO(20.7, 27.3) } },
+    { "refcoco", "refcoco/refs(unc).p", "testA", { SCA_PRETRAINED, TWO(20.4, 27.0) } },
+    { "refcoco", "refcoco/refs(unc).p", "testB", { SCA_GPT2, TWO(20.1, 66.7) } },
+    { "refcoco", "refcoco/refs(unc).p", "testB", { SCA_LLAMA, TWO(20.3, 65.3) } },
+    { "refcoco", "refcoco/refs(unc).p", "testB", { SCA_PRETRAINED, TWO(20.2, 66.4) } },
 };
 
-const published_row *published_next(const char *kind, const char *name, const char *split, size_t *at)
+const published_row *published_next(const char *kind, const char *source, const char *split, size_t *at)
 {
     while (*at < LENGTH(rows)) {
         const row *r = &rows[(*at)++];
-        if (strcmp(r->kind, kind) == 0 && text_starts(name, r->name) && strcmp(r->split, split) == 0)
+        if (strcmp(r->kind, kind) == 0 && strcmp(source, r->source) == 0 && strcmp(r->split, split) == 0)
             return &r->row;
     }
     return NULL;
