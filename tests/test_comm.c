@@ -66,6 +66,29 @@ static void slow(comm *c)
     CHECK(comm_done(c) > 40);
 }
 
+/* Nor is one lost that works without a word, when a thread speaks for it. */
+static void busy(comm *c)
+{
+    c->patience_s = 1.5;
+    CHECK_OK(comm_heartbeat(c, true));
+    if (c->rank == 1) sleep_s(4);
+    CHECK_OK(comm_barrier(c));
+    CHECK_OK(comm_heartbeat(c, false));
+    CHECK_OK(comm_barrier(c));
+}
+
+/* A process that stands still is. */
+static int stops(comm *c)
+{
+    c->patience_s = 1.5;
+    CHECK_OK(comm_heartbeat(c, true));
+    if (c->rank == 1) raise(SIGSTOP);
+    sca_status status = comm_barrier(c);
+    fprintf(stderr, "%s: %s\n", sca_status_name(status), sca_last_error());
+    comm_close(c, true);
+    return 1;
+}
+
 static void gives_up(comm *c)
 {
     sca_status mine = SCA_OK;
@@ -99,7 +122,9 @@ static int be_rank(const char *what)
     if (strcmp(what, "exchange") == 0) exchange(c);
     if (strcmp(what, "slow") == 0) slow(c);
     if (strcmp(what, "gives_up") == 0) gives_up(c);
+    if (strcmp(what, "busy") == 0) busy(c);
     if (strcmp(what, "stalls") == 0) return stalls(c);
+    if (strcmp(what, "stops") == 0) return stops(c);
     if (strcmp(what, "dies") == 0 && c->rank == 1) raise(SIGKILL);
     if (strcmp(what, "dies") == 0) CHECK_OK(comm_barrier(c));
     comm_close(c, check_failed > 0);
@@ -153,12 +178,15 @@ static void ranks_exchange(void)
     if (!have_mpi()) return;
     check_ranks(1, "exchange");
     check_ranks(3, "exchange");
+    check_ranks(4, "exchange");
     check_ranks(2, "gives_up");
 }
 
 static void working_rank_is_waited_for(void)
 {
-    if (have_mpi()) check_ranks(2, "slow");
+    if (!have_mpi()) return;
+    check_ranks(2, "slow");
+    check_ranks(2, "busy");
 }
 
 static void lost_ranks_are_named(void)
@@ -167,6 +195,8 @@ static void lost_ranks_are_named(void)
     if (!have_mpi()) return;
     int code = run_ranks(2, "stalls", text, sizeof text);
     CHECKF(code != 0 && strstr(text, "no sign of life came for 2 s from rank 1 on"), "stall: %d\n%s", code, text);
+    code = run_ranks(2, "stops", text, sizeof text);
+    CHECKF(code != 0 && strstr(text, "no sign of life came for 2 s from rank 1 on"), "stop: %d\n%s", code, text);
     code = run_ranks(2, "dies", text, sizeof text);
     CHECKF(code != 0 && strstr(text, "rank 1"), "death: %d\n%s", code, text);
 }
@@ -184,6 +214,7 @@ static void one_process(void)
     CHECK(v[0] == 1 && w[1] == 2);
     CHECK_OK(comm_broadcast(c, 0, v, sizeof v));
     CHECK_OK(comm_barrier(c));
+    CHECK_OK(comm_heartbeat(c, true));
     comm_alive(c, 5);
     CHECK(comm_done(c) == 5);
     CHECK_OK(comm_agree(c, SCA_OK));

@@ -33,10 +33,16 @@ static sca_status single_reduce(comm *c, comm_type type, comm_sum how, void *val
 
 static void single_alive(comm *c, int64_t done) { (void)c, (void)done; }
 
+static sca_status single_heartbeat(comm *c, bool on)
+{
+    (void)c, (void)on;
+    return SCA_OK;
+}
+
 static void single_close(comm *c, bool failed) { (void)c, (void)failed; }
 
 static const comm_kind single_kind = { "single",      single_barrier, single_broadcast, single_gather,
-                                       single_reduce, single_alive,   single_close };
+                                       single_reduce, single_alive,   single_heartbeat, single_close };
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
@@ -126,15 +132,25 @@ sca_status comm_reduce(comm *c, comm_type type, comm_sum how, void *values, size
 
 void comm_alive(comm *c, int64_t done)
 {
-    c->done[c->rank] = done;
+    comm_note(c, c->rank, done);
     if (!c->failed) c->kind->alive(c, done);
 }
 
 int64_t comm_done(const comm *c)
 {
     int64_t sum = 0;
-    for (int i = 0; i < c->size; i++) sum += c->done[i];
+    for (int i = 0; i < c->size; i++) sum += comm_noted(c, i);
     return sum;
+}
+
+void comm_note(comm *c, int rank, int64_t done) { __atomic_store_n(&c->done[rank], done, __ATOMIC_RELAXED); }
+
+int64_t comm_noted(const comm *c, int rank) { return __atomic_load_n(&c->done[rank], __ATOMIC_RELAXED); }
+
+sca_status comm_heartbeat(comm *c, bool on)
+{
+    TRY(usable(c));
+    return c->kind->heartbeat(c, on);
 }
 
 typedef struct verdict { /* what a rank says about its part */

@@ -5,7 +5,7 @@
 #ifndef TRAIN_H
 #define TRAIN_H
 
-#include "base/base.h"
+#include "model/model.h"
 
 /* ---- processes that work together (comm.c, comm_mpi.c) ------------------------------------------------- */
 
@@ -23,6 +23,7 @@ typedef struct comm_kind { /* a way to talk: a row per way, as with devices */
     sca_status (*gather)(comm *c, int root, const void *mine, size_t bytes, void *all);
     sca_status (*reduce)(comm *c, comm_type type, comm_sum how, void *values, size_t count);
     void (*alive)(comm *c, int64_t done);
+    sca_status (*heartbeat)(comm *c, bool on);
     void (*close)(comm *c, bool failed);
 } comm_kind;
 
@@ -56,7 +57,47 @@ sca_status comm_reduce(comm *c, comm_type type, comm_sum how, void *values, size
 sca_status comm_agree(comm *c, sca_status mine);
 /* A sign of life during long work, with how much is done: cheap, sent to the others at most once a second. */
 void comm_alive(comm *c, int64_t done);
+/* From now on a thread gives the signs of life, for work that cannot: then a rank is lost when its process is dead,
+ * stopped or cut off. Every rank does so. A rank that falls silent is named in the log at once, and ends the next
+ * exchange. Ends with comm_close, or when it is turned off. */
+sca_status comm_heartbeat(comm *c, bool on);
 /* What is known of all ranks' work. */
 int64_t comm_done(const comm *c);
+
+/* ---- training (trainer.c, checkpoint.c) ------------------------------------------------------------------ */
+
+typedef struct trainer trainer;
+
+typedef struct trainer_step { /* what one step did, over all ranks */
+    int64_t step;             /* from 1 */
+    double loss;              /* before the update: the mean over ranks and accumulated batches */
+    double lr, grad_norm;     /* rate of this update; global L2 norm before clipping */
+    int64_t images, regions, tokens;
+    double seconds, data_seconds; /* the second: waiting for data, of the first */
+    bool skipped;                 /* loss or gradient was not finite: nothing was updated */
+} trainer_step;
+
+typedef struct trainer_hooks { /* what happens around the steps; members may be NULL */
+    void *user;
+    void (*stepped)(void *user, const trainer_step *s);
+    /* True: save, and come back. Asked between steps; may be asked by evaluations too. */
+    bool (*stop)(void *user);
+    /* Evaluates the model as it is after `step` steps, on all ranks, with files below dir. At rank 0: *sets a new
+     * reference to a list of results, *loss the mean loss, NAN if there is none. */
+    sca_status (*evaluate)(void *user, int64_t step, const char *dir, json_t **sets, double *loss);
+} trainer_hooks;
+
+/* Trains m as the settings say. With train.output there is a run directory: the logs are opened there, and train.resume
+ * is followed; without, steps leave no files. Called by all ranks, as everything here. Borrows m and ranks. */
+sca_status trainer_open(model *m, const config *c, comm *ranks, trainer **out);
+/* The next optimizer step, logged. Twenty steps in a row without a finite loss: SCA_ERR_STATE. */
+sca_status trainer_next(trainer *t, trainer_step *out);
+int64_t trainer_done(const trainer *t);    /* steps */
+const char *trainer_dir(const trainer *t); /* run directory; NULL: none */
+/* The rest of the steps, with checkpoints and evaluations. *complete: false when stopped. */
+sca_status trainer_run(trainer *t, const trainer_hooks *h, bool *complete);
+/* A checkpoint: a model directory with the trainer's state. It appears whole; `path` must not be there. */
+sca_status trainer_save(trainer *t, const char *path);
+void trainer_close(trainer *t); /* before the model and the ranks; accepts NULL */
 
 #endif

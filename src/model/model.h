@@ -48,7 +48,7 @@ void weights_close(weights *w);
 
 typedef struct weight_entry {
     const char *name;
-    dtype type; /* F32, F16 or BF16 */
+    dtype type; /* F32, F16, BF16 or F64 */
     int ndim;
     int64_t dim[4];
 } weight_entry;

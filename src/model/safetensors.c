@@ -195,6 +195,7 @@ static const char *kind_of(dtype t)
     case DT_F32: return "F32";
     case DT_F16: return "F16";
     case DT_BF16: return "BF16";
+    case DT_F64: return "F64";
     default: return NULL;
     }
 }
@@ -204,7 +205,7 @@ static sca_status put_entry(str *header, const char *path, const weight_entry *e
     uint64_t bytes = dtype_bytes(e->type);
     if (!kind_of(e->type) || e->ndim < 0 || e->ndim > (int)LENGTH(e->dim))
         return status_fail(SCA_ERR_ARGUMENT,
-                           "%s: '%s' is %s with %d dimensions, expected f32, f16 or bf16 and up to %zu", path,
+                           "%s: '%s' is %s with %d dimensions, expected f32, f16, bf16 or f64 and up to %zu", path,
                            e->name, dtype_name(e->type), e->ndim, LENGTH(e->dim));
     json_put_text(header, e->name, strlen(e->name));
     str_printf(header, ":{\"dtype\":\"%s\",\"shape\":[", kind_of(e->type));
