@@ -133,11 +133,17 @@ static sca_status check_settings(const model *m, const config *c)
     if (!c->eval_output[0])
         return status_fail(SCA_ERR_ARGUMENT, "eval.output is not set; name the folder for the results");
     if (c->n_data_eval == 0) return status_fail(SCA_ERR_ARGUMENT, "data.eval names no data set; give at least one");
-    if (c->eval_loss && (model_sizes(m)->caption_heads != 1 || !model_tokenizer(m)))
+    const model_config *sizes = model_sizes(m);
+    bool own_heads = sizes->variant == VARIANT_MULTITASK_V2 || sizes->variant == VARIANT_SPLIT_MIXER;
+    if (own_heads && sizes->caption_heads != 1 && sizes->caption_heads != sizes->sam.masks - 1)
+        return status_fail(
+            SCA_ERR_UNSUPPORTED,
+            "this model gives %d captions of a region, expected one, or one for each of its %d masks: "
+            "which of the captions is to be scored is not known",
+            sizes->caption_heads, sizes->sam.masks - 1);
+    if (c->eval_loss && !model_tokenizer(m))
         return status_fail(SCA_ERR_UNSUPPORTED,
-                           "eval.loss needs a model with a tokenizer and one caption head; this one "
-                           "has %d heads%s; turn eval.loss off",
-                           model_sizes(m)->caption_heads, model_tokenizer(m) ? "" : " and no tokenizer");
+                           "eval.loss needs a model with a tokenizer, this one has none; turn eval.loss off");
     return SCA_OK;
 }
 

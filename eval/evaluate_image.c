@@ -124,10 +124,11 @@ static void add_row(const float *logits, int64_t V, int id, token_sums *t)
     t->n++;
 }
 
+/* Every head is taught the same label, and all count alike. */
 static sca_status region_loss(work *w, size_t i, const int *ids, int L, token_sums *t)
 {
-    int64_t V = model_sizes(w->e->m)->lm.vocab;
-    size_t bytes = (size_t)(L + 1) * (size_t)V * sizeof(float);
+    int64_t V = model_sizes(w->e->m)->lm.vocab, heads = w->result[i].heads, rows = heads * (L + 1);
+    size_t bytes = (size_t)rows * (size_t)V * sizeof(float);
     *t = (token_sums){ 0 };
     for (int k = 0; k < L; k++)
         if (ids[k] < 0 || ids[k] >= V)
@@ -136,7 +137,8 @@ static sca_status region_loss(work *w, size_t i, const int *ids, int L, token_su
     float *logits = mem_alloc(bytes);
     if (!logits) return mem_fail(bytes, "logits");
     sca_status status = scene_logits(w->s, &w->prompt[i], 1, ids, L, logits);
-    for (int k = 0; k < L && status == SCA_OK; k++) add_row(logits + k * V, V, ids[k], t);
+    for (int64_t h = 0; h < heads && status == SCA_OK; h++)
+        for (int k = 0; k < L; k++) add_row(logits + (h * (L + 1) + k) * V, V, ids[k], t);
     mem_free(logits);
     return status;
 }

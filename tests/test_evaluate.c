@@ -227,6 +227,87 @@ static void official_predictions(void)
         }
 }
 
+/* ---- the other classes, with one to three captions of each region ------------------------------------------------------ */
+
+/* The photo and regions of a golden case as a set; the case is returned. */
+static json_t *case_set(const char *name)
+{
+    char path[512];
+    json_t *c = NULL, *box;
+    str s = { 0 };
+    size_t i;
+    snprintf(path, sizeof path, GOLDEN "ablation/%s/case.json", name);
+    CHECK_OK(json_open(path, &c));
+    str_printf(&s, "{\"images\": [{\"id\": 9, \"file_name\": \"%s\"}], \"annotations\": [",
+               json_string_value(json_object_get(c, "image")));
+    json_array_foreach(json_object_get(c, "prompt_boxes_xyxy"), i, box)
+    {
+        double b[4];
+        for (size_t k = 0; k < 4; k++) b[k] = json_number_value(json_array_get(box, k));
+        const char *caption = json_string_value(json_array_get(json_object_get(c, "captions"), i));
+        str_printf(&s, "%s{\"id\": %zu, \"image_id\": 9, \"bbox\": [%g, %g, %g, %g], \"caption\": ", i ? ", " : "",
+                   i, b[0], b[1], b[2] - b[0], b[3] - b[1]);
+        json_put_text(&s, caption, strlen(caption));
+        str_putc(&s, '}');
+    }
+    str_put(&s, "]}");
+    CHECK_OK(dir_make(WORK));
+    CHECK_OK(file_write(WORK "/case.json", s.data, s.bytes));
+    str_free(&s);
+    return c;
+}
+
+/* The golden texts are by region, then head. */
+static void check_heads(const char *name, const json_t *c)
+{
+    json_t *records = NULL, *record;
+    size_t i, heads = (size_t)json_integer_value(json_object_get(c, "caption_heads"));
+    CHECK_OK(json_open(WORK "/heads/case/predictions.json", &records));
+    CHECK(json_array_size(records) == json_array_size(json_object_get(c, "captions")));
+    json_array_foreach(records, i, record)
+    {
+        const json_t *candidates = json_object_get(record, "candidates");
+        CHECKF(json_array_size(candidates) == heads, "%s: %zu captions of a region", name,
+               json_array_size(candidates));
+        for (size_t h = 0; h < heads; h++) {
+            const json_t *golden = json_array_get(json_object_get(c, "greedy"), i * heads + h);
+            const char *want = json_string_value(json_object_get(golden, "text"));
+            const char *got = json_string_value(json_array_get(candidates, h));
+            if (!json_is_true(json_array_get(json_object_get(c, "greedy_stable"), i * heads + h))) continue;
+            CHECKF(want && got && strcmp(want, got) == 0, "%s: region %zu: '%s', expected '%s'", name, i, got,
+                   want);
+        }
+    }
+    json_decref(records);
+}
+
+static void every_class(void)
+{
+    static const char *const names[] = { "base_sca", "base_sca_multitask", "base_sca_direct_decoding",
+                                         "base_sca_direct_decoding_v2", "base_sca_multitask_split_mixer" };
+    static const char sets[] =
+        "data.eval=[{kind: grit, annotations: " WORK "/case.json, images: " SCA_SHARED "/data, name: case}]";
+    if (!have_shared() || !dir_exists(GOLDEN "ablation")) return;
+    for (size_t i = 0; i < LENGTH(names); i++) {
+        char model[512];
+        char *more[] = { model, (char *)(uintptr_t)sets, (char *)(uintptr_t) "eval.loss=true",
+                         (char *)(uintptr_t) "eval.max_images=0", NULL };
+        json_t *c = case_set(names[i]), *scores = NULL;
+        snprintf(model, sizeof model, "model.path=" GOLDEN "ablation/%s/model", names[i]);
+        wipe(WORK "/heads");
+        CHECK_OK(evaluate("", 1, WORK "/heads", more, &scores));
+        check_heads(names[i], c);
+        const json_t *first = json_array_get(json_object_get(scores, "sets"), 0);
+        double loss = json_number_value(json_object_get(json_object_get(first, "scores"), "loss"));
+        double want = json_number_value(json_object_get(c, "loss_fp64"));
+        CHECKF(fabs(loss - want) < 1e-5, "%s: loss %.7f, expected %.7f", names[i], loss, want);
+        json_decref(scores);
+        json_decref(c);
+    }
+    char *two[] = { (char *)(uintptr_t) "model.path=" GOLDEN "ablation/base_sca_multitask_v2_heads2/model", NULL };
+    CHECK_FAILS(evaluate("", 1, WORK "/heads", two, NULL), SCA_ERR_UNSUPPORTED, "2 captions of a region");
+}
+
 /* ---- interrupted, shared out ---------------------------------------------------------------------------------------- */
 
 static const char *self;
@@ -488,6 +569,7 @@ int main(int argc, char **argv)
     if (argc >= 5 && strcmp(argv[1], "--run") == 0) return be_run(argv);
     CHECK_OK(dir_make(WORK));
     RUN(official_predictions);
+    RUN(every_class);
     RUN(killed_run_goes_on);
     RUN(ranks_give_the_same);
     RUN(point_prompts);
