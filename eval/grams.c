@@ -125,7 +125,7 @@ static sca_status caption_count(counter *c, const char *text)
     grams *g = c->g;
     size_t n;
     TRY(caption_words(c, text, &n));
-    if (g->n_all + n * GRAM_ORDERS > g->cap_all) {
+    if (!g->all || g->n_all + n * GRAM_ORDERS > g->cap_all) { /* captions without words need a place too */
         size_t cap =
             g->cap_all * 2 > g->n_all + n * GRAM_ORDERS ? g->cap_all * 2 : g->n_all + n * GRAM_ORDERS + 4096;
         gram *all = mem_resize(g->all, cap * sizeof *all);
