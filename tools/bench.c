@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -44,13 +45,20 @@ static double median(double *v, int n)
 
 /* ---- what the machine reaches: products in registers, plain reads of memory ---------------------------------- */
 
-enum { CHAINS = 12, STEPS = 4000000, READ_BYTES = 192 << 20 };
+enum { CHAINS = 12, STEPS = 4000000, STREAMS = 4 };
+#define READ_BYTES ((size_t)192 << 20)
 
 typedef struct prober {
     double (*fn)(void *data); /* returns its amount of work */
     void *data;
     double work;
 } prober;
+
+typedef struct machine {
+    int threads, probers;
+    double flops, bytes; /* per second, the best seen: other users of the machine take from both at times */
+    prober each[THREADS_MOST];
+} machine;
 
 #if defined(__x86_64__)
 __attribute__((target("avx512f"))) static double fma_512(void *data)
@@ -89,15 +97,18 @@ static double fma_plain(void *data)
     return 2.0 * CHAINS * (STEPS / 8);
 }
 
+/* Several streams at once, as the products with weights have them: one alone leaves bandwidth unused. */
 static double read_memory(void *data)
 {
+    const size_t part = READ_BYTES / STREAMS / sizeof(uint64_t);
     const uint64_t *v = data;
     uint64_t sum[8] = { 0 };
-    for (size_t i = 0; i < READ_BYTES / sizeof *v; i += 8)
-        for (size_t k = 0; k < 8; k++) sum[k] += v[i + k];
+    for (size_t i = 0; i < part; i += 8)
+        for (size_t stream = 0; stream < STREAMS; stream++)
+            for (size_t k = 0; k < 8; k++) sum[k] += v[stream * part + i + k];
     for (size_t k = 1; k < 8; k++) sum[0] ^= sum[k];
     *(volatile uint64_t *)data = sum[0];
-    return READ_BYTES;
+    return (double)READ_BYTES;
 }
 
 static void *probe(void *p)
@@ -107,47 +118,65 @@ static void *probe(void *p)
     return NULL;
 }
 
-/* Work per second of all threads together, the best of five. */
-static double rate_of(double (*fn)(void *), int threads, size_t bytes)
+/* Work per second of all threads together, now. */
+static double rate_of(machine *m, double (*fn)(void *))
 {
     static pthread_t thread[THREADS_MOST];
-    static prober each[THREADS_MOST];
-    double best = 0;
-    int n = 0;
-    for (; n < threads; n++) {
-        each[n] = (prober){ .fn = fn, .data = mem_aligned(64, bytes) };
-        if (!each[n].data) break;
-        memset(each[n].data, 1, bytes);
+    double start = now_s(), work = 0;
+    int started = 0;
+    for (int i = 0; i < m->probers; i++) m->each[i].fn = fn;
+    while (started < m->probers && pthread_create(&thread[started], NULL, probe, &m->each[started]) == 0) started++;
+    for (int i = 0; i < started; i++) {
+        pthread_join(thread[i], NULL);
+        work += m->each[i].work;
     }
-    for (int round = 0; round < 5; round++) {
-        double start = now_s(), work = 0;
-        int started = 0;
-        while (started < n && pthread_create(&thread[started], NULL, probe, &each[started]) == 0) started++;
-        for (int i = 0; i < started; i++) {
-            pthread_join(thread[i], NULL);
-            work += each[i].work;
-        }
-        best = fmax(best, work / (now_s() - start));
-    }
-    for (int i = 0; i < n; i++) mem_free(each[i].data);
-    return best;
+    return work / (now_s() - start);
 }
 
-typedef struct machine {
-    double flops, bytes; /* per second */
-    int threads;
-} machine;
-
-/* Raises what is known: a machine with other work shows less than it can at times. */
-static void measure_machine(machine *m)
+static double flops_now(machine *m)
 {
     double (*fma)(void *) = fma_plain;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) fma = fma_256;
     if (__builtin_cpu_supports("avx512f")) fma = fma_512;
 #endif
-    m->flops = fmax(m->flops, rate_of(fma, m->threads, 64));
-    m->bytes = fmax(m->bytes, rate_of(read_memory, m->threads, READ_BYTES));
+    double rate = rate_of(m, fma);
+    m->flops = fmax(m->flops, rate);
+    return rate;
+}
+
+static double bytes_now(machine *m)
+{
+    double rate = rate_of(m, read_memory);
+    m->bytes = fmax(m->bytes, rate);
+    return rate;
+}
+
+static void machine_close(machine *m)
+{
+    for (int i = 0; i < m->probers; i++) mem_free(m->each[i].data);
+    m->probers = 0;
+}
+
+static sca_status machine_open(machine *m, int threads)
+{
+    const size_t huge = (size_t)2 << 20; /* weights lie in huge pages too */
+    *m = (machine){ .threads = threads };
+    for (; m->probers < threads; m->probers++) {
+        void *data = mem_aligned(huge, READ_BYTES);
+        if (!data) {
+            machine_close(m);
+            return mem_fail(READ_BYTES, "measuring the memory");
+        }
+        (void)madvise(data, READ_BYTES, MADV_HUGEPAGE);
+        memset(data, 1, READ_BYTES);
+        m->each[m->probers].data = data;
+    }
+    for (int i = 0; i < 5; i++) {
+        flops_now(m);
+        bytes_now(m);
+    }
+    return SCA_OK;
 }
 
 /* ---- arithmetic of the parts, counted as the plain definition does it -------------------------------------------
@@ -412,13 +441,14 @@ static void peer_stop(peer *p)
 
 typedef struct timing {
     double ours, theirs; /* medians in seconds; NAN: none */
+    double peak;         /* what the machine reached between the rounds, per second: median */
     int rounds;
 } timing;
 
-/* In turns, so that a machine that slows down slows both. The first round only warms up. */
-static sca_status time_case(const bench_case *c, bench *b, const peer *p, timing *out)
+/* In turns, so that a machine that slows down slows all of them. The first round only warms up. */
+static sca_status time_case(const bench_case *c, bench *b, machine *m, const peer *p, timing *out)
 {
-    double ours[ROUNDS_MOST], theirs[ROUNDS_MOST], spent = 0;
+    double ours[ROUNDS_MOST], theirs[ROUNDS_MOST], peak[ROUNDS_MOST], spent = 0;
     int n = 0;
     bool has_peer = true;
     for (int round = 0; n < ROUNDS_MOST && (n < ROUNDS_LEAST || spent < SECONDS_PER_CASE); round++) {
@@ -428,17 +458,18 @@ static sca_status time_case(const bench_case *c, bench *b, const peer *p, timing
         has_peer = !isnan(other);
         if (round == 0) continue;
         ours[n] = own;
+        peak[n] = c->fn == step ? bytes_now(m) : flops_now(m);
         theirs[n++] = other;
         spent += own + (has_peer ? other : 0);
     }
-    *out = (timing){ median(ours, n), has_peer ? median(theirs, n) : NAN, n };
+    *out = (timing){ median(ours, n), has_peer ? median(theirs, n) : NAN, median(peak, n), n };
     return SCA_OK;
 }
 
-static void put_case(const bench_case *c, const machine *m, double work, const timing *t, str *json, bool first)
+static void put_case(const bench_case *c, double work, const timing *t, str *json, bool first)
 {
     bool memory = c->fn == step;
-    double rate = work / t->ours, share = rate / (memory ? m->bytes : m->flops);
+    double rate = work / t->ours, share = rate / t->peak;
     printf("%-38s %9.3f s", c->name, t->ours);
     if (work > 0)
         printf(" %8.1f %-7s %5.0f %%", rate * 1e-9, memory ? "GB/s" : "GFLOP/s", 100 * share);
@@ -453,6 +484,8 @@ static void put_case(const bench_case *c, const machine *m, double work, const t
     json_put_real(json, work);
     str_printf(json, ", \"unit\": \"%s\", \"share_of_peak\": ", memory ? "byte" : "FLOP");
     json_put_real(json, work > 0 ? share : NAN);
+    str_put(json, ", \"peak_per_second\": ");
+    json_put_real(json, t->peak);
     str_put(json, ", \"pytorch_seconds\": ");
     json_put_real(json, t->theirs);
     str_putc(json, '}');
@@ -478,9 +511,8 @@ static sca_status run_cases(machine *m, const peer *p, const char *only, str *js
             open = c;
             status = bench_open(&b, c->sam, c->lm, c->precision, m->threads);
         }
-        if (status == SCA_OK) status = time_case(c, &b, p, &t);
-        measure_machine(m);
-        if (status == SCA_OK) put_case(c, m, work_of(c, &b), &t, json, first);
+        if (status == SCA_OK) status = time_case(c, &b, m, p, &t);
+        if (status == SCA_OK) put_case(c, work_of(c, &b), &t, json, first);
         first = false;
     }
     bench_close(&b);
@@ -489,8 +521,8 @@ static sca_status run_cases(machine *m, const peer *p, const char *only, str *js
 
 static sca_status run_bench(const char *json_path, const char *peer_command, int threads, const char *only)
 {
-    machine m = { .threads = threads };
-    measure_machine(&m);
+    static machine m;
+    TRY(machine_open(&m, threads));
     str json = { 0 };
     printf("%d threads; %.0f GFLOP/s in registers (f32), %.1f GB/s from memory\n\n", threads, m.flops * 1e-9,
            m.bytes * 1e-9);
@@ -498,6 +530,7 @@ static sca_status run_bench(const char *json_path, const char *peer_command, int
     peer p = peer_start(peer_command);
     sca_status status = run_cases(&m, &p, only, &json);
     peer_stop(&p);
+    machine_close(&m);
     str_put(&json, "\n  ],\n  \"peak_flops\": ");
     json_put_real(&json, m.flops);
     str_put(&json, ",\n  \"peak_bytes_per_second\": ");
