@@ -1,4 +1,4 @@
-/* base.h - layer 0: status and messages, log, memory and file doors, strings, JSON, settings, pickle, zip.
+/* base.h - layer 0: status and messages, log, memory and file doors, threads, strings, JSON, settings, pickle, zip.
  *
  * Rules of the whole project (architecture.md 3.9):
  *  - a fallible function returns sca_status; results go through the last parameters;
@@ -85,6 +85,12 @@ bool size_mul(size_t a, size_t b, size_t *out); /* false on overflow */
 void fault_alloc(int64_t nth);
 void fault_io(int64_t nth); /* the n-th read, write, open, fsync or rename               */
 bool fault_fired(void);     /* true once the injected failure has happened               */
+
+/* ---- threads (threads.c) ------------------------------------------------------------------------------ */
+
+/* Does task 0 .. tasks-1, each once and in any order, on every core that this process may use, and returns when all are
+ * done; threads that cannot be started are done without. Tasks write different results. */
+void threads_each(int64_t tasks, void (*fn)(void *context, int64_t task), void *context);
 
 /* ---- files ---------------------------------------------------------------------------------------- */
 

@@ -3,6 +3,7 @@
 
 #include "base/rng.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -198,15 +199,43 @@ static int64_t first_bad16(const uint16_t *v, int64_t n, uint16_t exponent)
     return -1;
 }
 
+static int64_t first_bad_of(const char *data, dtype t, int64_t from, int64_t n)
+{
+    const void *v = data + (size_t)from * dtype_bytes(t);
+    if (t == DT_F16) return first_bad16(v, n, 0x7C00);
+    if (t == DT_BF16) return first_bad16(v, n, 0x7F80);
+    for (int64_t i = 0; t == DT_F32 && i < n; i++)
+        if ((((const uint32_t *)v)[i] & 0x7F800000u) == 0x7F800000u) return i;
+    for (int64_t i = 0; t == DT_F64 && i < n; i++)
+        if ((((const uint64_t *)v)[i] >> 52 & 0x7FF) == 0x7FF) return i;
+    return -1;
+}
+
+enum { BLOCK = 1 << 18 }; /* values of a thread's task */
+
+typedef struct search { /* for the first bad value */
+    const void *data;
+    dtype type;
+    int64_t count;
+    _Atomic int64_t least;
+} search;
+
+static void search_task(void *context, int64_t task)
+{
+    search *s = context;
+    int64_t from = task * BLOCK, n = s->count - from < BLOCK ? s->count - from : BLOCK;
+    if (from >= atomic_load(&s->least)) return;
+    int64_t at = first_bad_of(s->data, s->type, from, n), least = atomic_load(&s->least);
+    while (at >= 0 && from + at < least && !atomic_compare_exchange_weak(&s->least, &least, from + at)) {
+    }
+}
+
 static int64_t first_bad(const void *data, dtype t, int64_t n)
 {
-    if (t == DT_F16) return first_bad16(data, n, 0x7C00);
-    if (t == DT_BF16) return first_bad16(data, n, 0x7F80);
-    for (int64_t i = 0; t == DT_F32 && i < n; i++)
-        if ((((const uint32_t *)data)[i] & 0x7F800000u) == 0x7F800000u) return i;
-    for (int64_t i = 0; t == DT_F64 && i < n; i++)
-        if ((((const uint64_t *)data)[i] >> 52 & 0x7FF) == 0x7FF) return i;
-    return -1;
+    search s = { .data = data, .type = t, .count = n, .least = INT64_MAX };
+    threads_each((n + BLOCK - 1) / BLOCK, search_task, &s);
+    int64_t least = atomic_load(&s.least);
+    return least == INT64_MAX ? -1 : least;
 }
 
 static sca_status refuse_bad(const weight *w, const void *data, dtype t)
@@ -221,24 +250,41 @@ static sca_status refuse_bad(const weight *w, const void *data, dtype t)
 
 sca_status sources_check(const weight *w) { return w->data ? refuse_bad(w, w->data, w->type) : SCA_OK; }
 
-/* N(0, range) by name and seed, in any order; blocks of 4 values. */
+typedef struct filling {
+    const param_entry *e;
+    uint64_t key;
+    float range;
+    dtype to;
+    char *out;
+} filling;
+
+/* 1024 values, or what is left of them, from the i-th on; in blocks of 4 of the generator. */
+static void fill_some(const filling *f, int64_t i, int64_t count)
+{
+    float values[1024], scale = f->e->init == INIT_NORMAL ? f->range : 1;
+    bool random = f->e->init >= INIT_NORMAL;
+    for (int64_t k = 0; k < count; k += 4) {
+        if (random)
+            rng_normal(rng_philox(f->key, (uint64_t)(i + k) / 4, 0), values + k);
+        else
+            for (int c = 0; c < 4; c++) values[k + c] = f->e->init == INIT_ONE;
+    }
+    for (int64_t k = 0; k < count && random; k++) values[k] *= scale;
+    dtype_convert(f->to, f->out + (size_t)i * dtype_bytes(f->to), DT_F32, values, (size_t)count);
+}
+
+static void fill_task(void *context, int64_t task)
+{
+    const filling *f = context;
+    int64_t n = param_count(f->e), end = n < (task + 1) * BLOCK ? n : (task + 1) * BLOCK;
+    for (int64_t i = task * BLOCK; i < end; i += 1024) fill_some(f, i, end - i < 1024 ? end - i : 1024);
+}
+
+/* N(0, range) by name and seed: the same on any number of threads. */
 static void init_values(const sources *s, const param_entry *e, dtype to, void *out)
 {
-    int64_t n = param_count(e);
-    uint64_t key = rng_key(s->seed, e->name);
-    float scale = e->init == INIT_NORMAL ? s->range : 1;
-    for (int64_t i = 0; i < n; i += 1024) {
-        float values[1024];
-        int64_t count = n - i < 1024 ? n - i : 1024;
-        for (int64_t k = 0; k < count; k += 4) {
-            if (e->init == INIT_ZERO || e->init == INIT_ONE)
-                for (int c = 0; c < 4; c++) values[k + c] = e->init == INIT_ONE;
-            else
-                rng_normal(rng_philox(key, (uint64_t)(i + k) / 4, 0), values + k);
-        }
-        for (int64_t k = 0; k < count && e->init >= INIT_NORMAL; k++) values[k] *= scale;
-        dtype_convert(to, (char *)out + (size_t)i * dtype_bytes(to), DT_F32, values, (size_t)count);
-    }
+    filling f = { .e = e, .key = rng_key(s->seed, e->name), .range = s->range, .to = to, .out = out };
+    threads_each((param_count(e) + BLOCK - 1) / BLOCK, fill_task, &f);
 }
 
 sca_status sources_read(const sources *s, const param_set *params, size_t i, dtype to, void *out)
