@@ -39,6 +39,29 @@ CALL(argmax_fwd, t[0], t[1], t[2])
 CALL(topk_fwd, t[0], t[1], t[2])
 CALL(sample_fwd, t[0], t[1], t[2], o->sample)
 CALL(cross_entropy_fwd, t[0], t[1], t[2], t[3], o->smoothing)
+CALL(roi_align_fwd, t[0], t[1], t[2], t[3], o->scale)
+CALL(linear_bwd, t[0], t[1], t[2], t[3], t[4], t[5], t[6], o->in_out)
+CALL(matmul_bwd, t[0], t[1], t[2], t[3], t[4], o->matmul, o->add)
+CALL(layernorm_bwd, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8])
+CALL(rmsnorm_bwd, t[0], t[1], t[2], t[3], t[4], t[5], t[6])
+CALL(activation_bwd, t[0], t[1], t[2], o->act)
+CALL(silu_mul_bwd, t[0], t[1], t[2], t[3], t[4])
+CALL(sum, t[0], t[1], o->add)
+CALL(embedding_bwd, t[0], t[1], t[2])
+CALL(rope_bwd, t[0], t[1], o->rope)
+CALL(attention_bwd, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], o->attention)
+CALL(relpos_attention_bwd, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], o->relpos)
+CALL(image_pool_bwd, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8])
+CALL(image_update_bwd, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], t[11], t[12], t[13], t[14], o->update)
+CALL(conv_bwd, t[0], t[1], t[2], t[3], t[4], t[5], o->conv)
+CALL(conv_transpose_bwd, t[0], t[1], t[2], t[3], t[4], t[5])
+CALL(roi_align_bwd, t[0], t[1], t[2], t[3], o->scale)
+CALL(dropout, t[0], t[1], t[2], o->drop)
+CALL(cross_entropy_bwd, t[0], t[1], t[2], t[3], t[4], o->smoothing)
+CALL(mask_loss_fwd, t[0], t[1], t[2], t[3], t[4])
+CALL(mask_loss_bwd, t[0], t[1], t[2], t[3], t[4])
+CALL(adamw, t[0], t[1], t[2], t[3], o->adamw)
+CALL(sum_squares, t[0], t[1], o->add)
 /* clang-format on */
 
 /* Parameters cut with the batch. k and v of attention are cut only when no index says where to look (test_ops.c);
@@ -69,6 +92,29 @@ CALL(cross_entropy_fwd, t[0], t[1], t[2], t[3], o->smoothing)
 #define BATCH_topk_fwd "value index x"
 #define BATCH_sample_fwd "index x u"
 #define BATCH_cross_entropy_fwd "loss lse x label"
+#define BATCH_roi_align_fwd "y boxes index"
+#define BATCH_linear_bwd "dx dy x r"
+#define BATCH_matmul_bwd "da db dy a b"
+#define BATCH_layernorm_bwd "dx dy mean rstd x r"
+#define BATCH_rmsnorm_bwd "dx dy rstd x r"
+#define BATCH_activation_bwd "dx dy x"
+#define BATCH_silu_mul_bwd "dx du dy x u"
+#define BATCH_sum ""
+#define BATCH_embedding_bwd ""
+#define BATCH_rope_bwd "dx dy"
+#define BATCH_attention_bwd "dq dk dv dy y lse q k v"
+#define BATCH_relpos_attention_bwd "dqkv dy y lse qkv"
+#define BATCH_image_pool_bwd "dx da dy y lse x a r"
+#define BATCH_image_update_bwd "dx dk dkb dv dy x k kb v"
+#define BATCH_conv_bwd "dx dy x"
+#define BATCH_conv_transpose_bwd "dx dy x"
+#define BATCH_roi_align_bwd ""
+#define BATCH_dropout "y x r"
+#define BATCH_cross_entropy_bwd "dx dloss lse x label"
+#define BATCH_mask_loss_fwd "focal dice iou x target"
+#define BATCH_mask_loss_bwd "dx dfocal ddice x target"
+#define BATCH_adamw "p m v g"
+#define BATCH_sum_squares ""
 
 const op_signature op_signatures[OP_COUNT] = {
 #define OP(name, parameters, arguments) [OP_##name] = { #arguments, #parameters, call_##name, BATCH_##name },
@@ -76,7 +122,20 @@ const op_signature op_signatures[OP_COUNT] = {
 #undef OP
 };
 
+bool op_is_training(op_id op)
+{
+    static const bool training[OP_COUNT] = {
+#define OP(name, parameters, arguments) [OP_##name] = false,
+#define OP_TRAIN(name, parameters, arguments) [OP_##name] = true,
+#include "ops/ops.def"
+#undef OP
+    };
+    return training[op];
+}
+
 /* ---- lengths of sums and work ------------------------------------------------------------------------------ */
+
+static double count(tensor t) { return (double)tensor_count(t); }
 
 /* The axis that is summed over; two sums one after the other count as one of both lengths. */
 double op_sum_length(op_id op, const tensor *t, const op_options *o)
@@ -97,12 +156,30 @@ double op_sum_length(op_id op, const tensor *t, const op_options *o)
     case OP_conv_transpose_fwd: return (double)t[2].dim[0];
     case OP_log_softmax_fwd: return (double)t[1].dim[1];
     case OP_cross_entropy_fwd: return (double)t[2].dim[1];
+    case OP_roi_align_fwd: return 64;
+    case OP_linear_bwd: return (double)(t[3].dim[0] + t[3].dim[1]);
+    case OP_matmul_bwd: return count(t[2]) / (double)t[2].dim[t[2].ndim - 1] + (double)t[2].dim[t[2].ndim - 1];
+    case OP_layernorm_bwd: return (double)(t[6].dim[0] + 2 * t[6].dim[1]);
+    case OP_rmsnorm_bwd: return (double)(t[4].dim[0] + 2 * t[4].dim[1]);
+    case OP_sum: return count(t[1]) / count(t[0]);
+    case OP_embedding_bwd: return (double)t[1].dim[0];
+    case OP_attention_bwd: return (double)(t[6].dim[1] + t[7].dim[1] + 2 * t[6].dim[3]);
+    case OP_relpos_attention_bwd: {
+        int64_t keys = o->relpos.window ? o->relpos.window * o->relpos.window : t[4].dim[1] * t[4].dim[2];
+        return (double)(t[4].dim[0] * t[4].dim[1] * t[4].dim[2] + keys + 4 * t[4].dim[3] / o->relpos.heads);
+    }
+    case OP_image_pool_bwd: return (double)(t[5].dim[1] + t[7].dim[1] + 3 * t[5].dim[2]);
+    case OP_image_update_bwd: return count(t[7]) / (double)t[7].dim[2] + (double)(t[10].dim[1] + 4 * t[8].dim[2]);
+    case OP_conv_bwd: return count(t[3]) / (double)t[3].dim[3] + count(t[5]) / (double)t[5].dim[1];
+    case OP_conv_transpose_bwd: return count(t[3]) / (double)t[3].dim[3] + count(t[5]) / (double)t[5].dim[0];
+    case OP_roi_align_bwd: return (double)t[1].dim[0] * 64;
+    case OP_mask_loss_fwd:
+    case OP_mask_loss_bwd: return (double)t[3].dim[1];
+    case OP_sum_squares: return count(t[1]);
     default: return 1;
     }
 }
-
-static double count(tensor t) { return (double)tensor_count(t); }
-
+/* Products of a backward op, those of its forward op counted anew included. */
 double op_flops(op_id op, const tensor *t, const op_options *o)
 {
     switch (op) {
@@ -117,6 +194,20 @@ double op_flops(op_id op, const tensor *t, const op_options *o)
     case OP_image_update_fwd: return 4 * count(t[0]) * (double)t[3].dim[1];
     case OP_conv_fwd: return 2 * count(t[0]) * op_sum_length(op, t, o);
     case OP_conv_transpose_fwd: return 2 * count(t[0]) * (double)t[2].dim[0];
+    case OP_linear_bwd: {
+        double one = 2 * count(t[3]) * (double)(tensor_given(t[0]) ? t[0] : t[4]).dim[1];
+        return one * (tensor_given(t[0]) + tensor_given(t[1]));
+    }
+    case OP_matmul_bwd: return 4 * count(t[2]) * (double)t[3].dim[t[3].ndim - 1];
+    case OP_attention_bwd: return 10 * count(t[6]) * (double)t[7].dim[1];
+    case OP_relpos_attention_bwd: {
+        double keys = o->relpos.window ? o->relpos.window * o->relpos.window : (double)(t[4].dim[1] * t[4].dim[2]);
+        return 10 * count(t[4]) * keys;
+    }
+    case OP_image_pool_bwd: return 10 * count(t[2]) * (double)t[5].dim[1];
+    case OP_image_update_bwd: return 12 * count(t[7]) * (double)t[10].dim[1];
+    case OP_conv_bwd: return 4 * count(t[3]) * count(t[5]) / (double)t[5].dim[0];
+    case OP_conv_transpose_bwd: return 4 * count(t[3]) * (double)t[5].dim[0];
     default: return 0;
     }
 }
@@ -125,6 +216,22 @@ void op_options_text(op_id op, const op_options *o, char *text, size_t bytes)
 {
     text[0] = 0;
     switch (op) {
+    case OP_linear_bwd: snprintf(text, bytes, "in_out %d", o->in_out); break;
+    case OP_matmul_bwd:
+        snprintf(text, bytes, "alpha %g trans_b %d add %d", (double)o->matmul.alpha, o->matmul.trans_b, o->add);
+        break;
+    case OP_sum:
+    case OP_sum_squares: snprintf(text, bytes, "add %d", o->add); break;
+    case OP_roi_align_fwd:
+    case OP_roi_align_bwd: snprintf(text, bytes, "scale %g", (double)o->scale); break;
+    case OP_dropout:
+        snprintf(text, bytes, "rate %g key %llu first %d", (double)o->drop.rate, (unsigned long long)o->drop.key,
+                 (int)o->drop.first);
+        break;
+    case OP_adamw:
+        snprintf(text, bytes, "rate %g decay %g scale %g step %d", o->adamw.rate, o->adamw.decay, o->adamw.scale,
+                 (int)o->adamw.step);
+        break;
     case OP_linear_fwd: snprintf(text, bytes, "act %d in_out %d", o->linear.act, o->linear.in_out); break;
     case OP_pack: snprintf(text, bytes, "in_out %d", o->in_out); break;
     case OP_matmul_fwd:
@@ -132,19 +239,27 @@ void op_options_text(op_id op, const op_options *o, char *text, size_t bytes)
         break;
     case OP_layernorm_fwd:
     case OP_rmsnorm_fwd: snprintf(text, bytes, "eps %g", (double)o->eps); break;
+    case OP_activation_bwd:
     case OP_activation_fwd: snprintf(text, bytes, "act %d", o->act); break;
     case OP_fill: snprintf(text, bytes, "value %g", o->value); break;
+    case OP_rope_bwd:
     case OP_rope_fwd: snprintf(text, bytes, "first %d theta %g", (int)o->rope.first, (double)o->rope.theta); break;
+    case OP_attention_bwd:
     case OP_attention_fwd:
         snprintf(text, bytes, "scale %g causal %d", (double)o->attention.scale, o->attention.causal);
+        if (o->attention.drop.rate > 0)
+            snprintf(text + strlen(text), bytes - strlen(text), " drop %g", (double)o->attention.drop.rate);
         break;
+    case OP_relpos_attention_bwd:
     case OP_relpos_attention_fwd:
         snprintf(text, bytes, "scale %g heads %d window %d", (double)o->relpos.scale, o->relpos.heads,
                  o->relpos.window);
         break;
+    case OP_image_update_bwd:
     case OP_image_update_fwd:
         snprintf(text, bytes, "heads %d eps %g", o->update.heads, (double)o->update.eps);
         break;
+    case OP_conv_bwd:
     case OP_conv_fwd:
         snprintf(text, bytes, "stride %d pad %d act %d", o->conv.stride, o->conv.pad, o->conv.act);
         break;
@@ -153,6 +268,7 @@ void op_options_text(op_id op, const op_options *o, char *text, size_t bytes)
         snprintf(text, bytes, "temperature %g top_k %d top_p %g", (double)o->sample.temperature, o->sample.top_k,
                  (double)o->sample.top_p);
         break;
+    case OP_cross_entropy_bwd:
     case OP_cross_entropy_fwd: snprintf(text, bytes, "smoothing %g", (double)o->smoothing); break;
     default: break;
     }
@@ -169,6 +285,18 @@ void op_options_text(op_id op, const op_options *o, char *text, size_t bytes)
 #define CONV(stride_, pad_, act_) .o = { .conv = { .stride = stride_, .pad = pad_, .act = act_ } }
 #define SAMPLE(temperature_, top_k_, top_p_)                                                                       \
     .o = { .sample = { .temperature = temperature_, .top_k = top_k_, .top_p = top_p_ } }
+#define DROP(rate_, key_, first_)                                                                                  \
+    {                                                                                                              \
+        .rate = rate_, .key = key_, .first = first_                                                                \
+    }
+#define ADAMW(rate_, decay_, scale_, step_)                                                                        \
+    .o = { .adamw = { .rate = rate_,                                                                               \
+                      .beta1 = 0.9,                                                                                \
+                      .beta2 = 0.999,                                                                              \
+                      .eps = 1e-8,                                                                                 \
+                      .decay = decay_,                                                                             \
+                      .scale = scale_,                                                                             \
+                      .step = step_ } }
 #define ROPE(first_, theta_) .o = { .rope = { .first = first_, .theta = theta_ } }
 
 /* clang-format off */
@@ -430,6 +558,14 @@ const op_case op_cases[] = {
     { OP_cross_entropy_fwd, "F17 F17 A17x129/b I17", .o.smoothing = 0 },
     { OP_cross_entropy_fwd, "F17/s - A17x129/s I17/s", .o.smoothing = 0.1f },
     { OP_cross_entropy_fwd, "F5 F5 A5x3000 I5", .o.smoothing = 0.1f },
+
+    /* y x boxes index */
+    { OP_roi_align_fwd, "A1x1x1x1 A1x1x1x1 F1x4/x -", .o.scale = 0.0625f },
+    { OP_roi_align_fwd, "A5x6x6x17 A1x16x12x17 F5x4/x -", .o.scale = 0.15f },
+    { OP_roi_align_fwd, "A7x3x2x8/s A3x9x14x8/s F7x4/xs I7", .o.scale = 0.25f },
+    { OP_roi_align_fwd, "A2x1x4x33 A2x100x100x33 F2x4/x I2/s", .o.scale = 1 },
+
+#include "op_cases_train.inc"
 };
 const size_t n_op_cases = LENGTH(op_cases);
 
@@ -472,6 +608,9 @@ const op_case op_timed[] = {
     { OP_topk_fwd, "F48x6 I48x6 F48x50257", .label = "48 beams" },
     { OP_sample_fwd, "I16 A16x50257 F16/u", SAMPLE(1, 50, 0.9f), "16 tokens" },
     { OP_cross_entropy_fwd, "F304 F304 A304x50257 I304", .o.smoothing = 0.1f, .label = "16 captions" },
+    { OP_roi_align_fwd, "A16x6x6x256 A1x64x64x256 F16x4/x -", .o.scale = 0.6f, .label = "16 regions" },
+
+#include "op_timed_train.inc"
 };
 const size_t n_op_timed = LENGTH(op_timed);
 /* clang-format on */

@@ -7,13 +7,16 @@
  *     [+]T3x17[/v]   a tensor: type, dims, views and values
  *
  *   +   an output that is added to: it starts from values, not from NaN
- *   T   A P F W as in ops.def, I int32, U uint8, f h g: F32, F16, BF16 on every device.
+ *   T   A P F W as in ops.def, I int32, U uint8, f h g D: F32, F16, BF16, F64 on every device.
  *       W: the case runs once for F32, F16 and BF16
  *   /s  strided: inside a larger buffer, rows and columns to spare, not aligned
  *   /t  axes 1 and 2 swapped in memory       /r  repeats over axis 0 (stride 0)
  *   /p  (W) panels as well as rows           /b  values large enough to overflow a careless exponential
  *   /q  values on a coarse grid, so that equal ones occur
  *   /u  values in [0,1)                      /o  values in [-1,1]
+ *   /x  rows of four are boxes x1 y1 x2 y2, most of them within 0..100
+ *
+ * Inputs of a backward op that its forward op gives (y, lse, mean, rstd) are computed, not drawn (op_run.c).
  */
 #ifndef OP_CASES_H
 #define OP_CASES_H
@@ -29,10 +32,12 @@ typedef struct op_options { /* the parameters that are no tensors */
     image_update_options update;
     conv_options conv;
     sample_options sample;
+    dropout_options drop;
+    adamw_options adamw;
     activation act;
     double value;
-    float eps, limit, smoothing;
-    bool in_out;
+    float eps, limit, smoothing, scale;
+    bool in_out, add;
 } op_options;
 
 typedef struct op_case {
@@ -58,6 +63,9 @@ typedef struct op_signature {
 } op_signature;
 extern const op_signature op_signatures[OP_COUNT];
 
+/* The i-th tensor parameter's name, "" when there are fewer; whether only training calls the op. */
+void op_parameter_name(op_id op, int i, char name[16]);
+bool op_is_training(op_id op);
 double op_sum_length(op_id op, const tensor *t, const op_options *o);
 double op_flops(op_id op, const tensor *t, const op_options *o); /* 0: bound by memory */
 void op_options_text(op_id op, const op_options *o, char *text, size_t bytes);

@@ -8,23 +8,22 @@
 
 /* ---- reading a case ------------------------------------------------------------------------------------------ */
 
-/* The i-th name in "(y, x, w)". */
-static bool parameter_name(const char *arguments, int i, char name[16])
-{
-    const char *p = arguments + 1;
-    for (; i > 0 && p; i--) p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL;
-    if (!p) return false;
-    p += strspn(p, " ");
-    size_t n = strcspn(p, ",)");
-    snprintf(name, 16, "%.*s", (int)n, p);
-    return true;
-}
-
 static int count_tensors(const char *parameters)
 {
     int n = 0;
     for (const char *p = parameters; (p = strstr(p, "tensor ")) != NULL; p++) n++;
     return n;
+}
+
+void op_parameter_name(op_id op, int i, char name[16])
+{
+    const op_signature *g = &op_signatures[op];
+    const char *p = g->arguments + 1;
+    name[0] = 0;
+    if (i >= count_tensors(g->parameters)) return;
+    for (; i > 0; i--) p = strchr(p, ',') + 1;
+    p += strspn(p, " ");
+    snprintf(name, 16, "%.*s", (int)strcspn(p, ",)"), p);
 }
 
 static int find_name(const op_plan *p, const char *name)
@@ -41,7 +40,7 @@ static bool read_word(op_plan *p, op_spec *s, const char *word)
     s->given = true;
     if (*word == '@') return (s->same_as = find_name(p, word + 1)) >= 0;
     if (*word == '+') s->adds = *word++ == '+';
-    if (!strchr("APFWIUfhg", *word)) return false;
+    if (!strchr("APFWIUfhgD", *word)) return false;
     s->type = *word++;
     while (s->ndim < 4) {
         char *end;
@@ -52,7 +51,7 @@ static bool read_word(op_plan *p, op_spec *s, const char *word)
         word++;
     }
     if (*word == '/') snprintf(s->views, sizeof s->views, "%s", ++word);
-    return s->ndim > 0 && strspn(s->views, "strpbquo") == strlen(s->views) && strlen(word) == strlen(s->views);
+    return s->ndim > 0 && strspn(s->views, "strpbquox") == strlen(s->views) && strlen(word) == strlen(s->views);
 }
 
 static bool read_words(op_plan *p, const char *words)
@@ -60,7 +59,7 @@ static bool read_words(op_plan *p, const char *words)
     const op_signature *g = &op_signatures[p->op];
     p->n = count_tensors(g->parameters);
     for (int i = 0; i < p->n; i++) {
-        parameter_name(g->arguments, i, p->spec[i].name);
+        op_parameter_name(p->op, i, p->spec[i].name);
         p->spec[i].output = i < op_outputs(p->op);
     }
     for (int i = 0; i < p->n; i++) {
@@ -113,6 +112,10 @@ static int64_t index_limit(const op_plan *p)
     case OP_embedding_fwd: return p->spec[1].dim[0];
     case OP_attention_fwd: return p->spec[3].dim[0];
     case OP_cross_entropy_fwd: return p->spec[2].dim[1];
+    case OP_cross_entropy_bwd: return p->spec[3].dim[1];
+    case OP_embedding_bwd: return p->spec[0].dim[0];
+    case OP_roi_align_fwd: return p->spec[1].dim[0];
+    case OP_roi_align_bwd: return p->spec[0].dim[0];
     default: return 100;
     }
 }
@@ -121,10 +124,12 @@ static double draw(const op_plan *p, const op_spec *s, uint64_t *state)
 {
     double u = uniform(state);
     if (s->type == 'I') {
-        if (p->op == OP_cross_entropy_fwd && uniform(state) < 0.2) return -100;
+        bool labels = p->op == OP_cross_entropy_fwd || p->op == OP_cross_entropy_bwd;
+        if (labels && uniform(state) < 0.2) return -100;
         return floor(u * (double)index_limit(p));
     }
     if (s->type == 'U') return u < 0.5;
+    if (strchr(s->views, 'x')) return 100 * u - 10;
     if (strchr(s->views, 'u')) return u;
     if (strchr(s->views, 'o')) return 2 * u - 1;
     double normal = u + uniform(state) + uniform(state) + uniform(state) - 2; /* variance 1/3 */
@@ -146,8 +151,58 @@ static bool draw_values(op_plan *p)
         if (!p->values[i]) return false;
         for (int64_t k = 0; k < n; k++)
             p->values[i][k] = k < unique ? draw(p, s, &state) : p->values[i][k - unique];
+        for (int64_t k = 0; strchr(s->views, 'x') && k < n; k++) /* the second corner: a size from the first */
+            if (k % 4 >= 2) p->values[i][k] = p->values[i][k - 2] + 0.5 + 0.7 * fabs(p->values[i][k]);
     }
     return true;
+}
+
+/* ---- what a forward op gives its backward op ------------------------------------------------------------------ */
+
+static tensor drawn(const op_plan *p, const char *name)
+{
+    int i = find_name(p, name);
+    if (i < 0 || !p->spec[i].given) return TENSOR_NONE;
+    return tensor_on(p->values[i], DT_F64, p->spec[i].ndim, p->spec[i].dim);
+}
+
+/* Overwrites drawn y, lse, mean, rstd by the reference's; `unused` has room for a tensor of y's size. */
+static void call_forward(const op_plan *p, dev *d, double *unused)
+{
+    tensor none = TENSOR_NONE, x = drawn(p, "x"), y = drawn(p, "y"), lse = drawn(p, "lse"), w = drawn(p, "w");
+    tensor mean = drawn(p, "mean"), rstd = drawn(p, "rstd"), out = x;
+    out.data = unused;
+    switch (p->op) {
+    case OP_layernorm_bwd: op_layernorm_fwd(d, out, mean, rstd, x, w, w, 1e-5f); break;
+    case OP_rmsnorm_bwd: op_rmsnorm_fwd(d, out, rstd, x, w, 1e-5f); break;
+    case OP_attention_bwd:
+        op_attention_fwd(d, y, lse, drawn(p, "q"), drawn(p, "k"), drawn(p, "v"), none, p->o.attention);
+        break;
+    case OP_relpos_attention_bwd:
+        op_relpos_attention_fwd(d, y, lse, drawn(p, "qkv"), drawn(p, "pad"), drawn(p, "rel_h"), drawn(p, "rel_w"),
+                                p->o.relpos);
+        break;
+    case OP_image_pool_bwd: op_image_pool_fwd(d, y, lse, x, drawn(p, "pe"), drawn(p, "a")); break;
+    case OP_cross_entropy_bwd: /* lse does not need the labels */
+        op_log_softmax_fwd(d, out, x);
+        for (int64_t i = 0; i < x.dim[0]; i++)
+            ((double *)lse.data)[i] = ((double *)x.data)[i * x.dim[1]] - unused[i * x.dim[1]];
+        break;
+    default: break;
+    }
+}
+
+static bool derive_values(op_plan *p)
+{
+    int x = find_name(p, "x");
+    dev *d = NULL;
+    double *unused = malloc(x < 0 || !p->spec[x].given ? 8 : (size_t)elements(&p->spec[x]) * sizeof *unused);
+    bool ok = unused && dev_open("ref", "", &d) == SCA_OK;
+    if (ok) call_forward(p, d, unused);
+    ok = ok && dev_check(d) == SCA_OK;
+    dev_close(d);
+    free(unused);
+    return ok;
 }
 
 bool op_plan_read(const op_case *c, op_plan *p)
@@ -157,7 +212,7 @@ bool op_plan_read(const op_case *c, op_plan *p)
     op_options_text(c->op, &c->o, options, sizeof options);
     snprintf(p->text, sizeof p->text, "%s %s%s%s", op_name(c->op), c->tensors, *options ? " | " : "", options);
     p->seed = seed_of(p->text);
-    if (read_words(p, c->tensors) && draw_values(p)) return true;
+    if (read_words(p, c->tensors) && draw_values(p) && (!op_is_training(p->op) || derive_values(p))) return true;
     fprintf(stderr, "malformed case: %s\n", p->text);
     op_plan_free(p);
     return false;
@@ -192,6 +247,7 @@ dtype op_type(char letter, const dev *d, dtype weight)
     case 'U': return DT_U8;
     case 'f': return DT_F32;
     case 'h': return DT_F16;
+    case 'D': return DT_F64;
     default: return DT_BF16;
     }
 }
@@ -272,8 +328,8 @@ static double rounded(dtype type, double value)
 
 static bool in_out_of(const op_plan *p)
 {
-    if (p->op == OP_conv_transpose_fwd) return true;
-    return p->op == OP_linear_fwd ? p->o.linear.in_out : p->op == OP_pack ? p->o.in_out : false;
+    if (p->op == OP_conv_transpose_fwd || p->op == OP_conv_transpose_bwd) return true;
+    return p->op == OP_linear_fwd ? p->o.linear.in_out : p->o.in_out;
 }
 
 /* The same weight in the device's panels. */

@@ -87,7 +87,7 @@ static results run_ops(dev *d)
     r.y[6] = FILLED(DT_F32, 0, 150, 500);
     op_linear_fwd(d, r.y[0], x, p, b, none, (linear_options){ ACT_GELU, false });
     op_linear_fwd(d, r.y[1], x, w, b, r.y[0], (linear_options){ ACT_NONE, false });
-    op_attention_fwd(d, r.y[2], none, q, kv, kv, none, (attention_options){ 0.2f, true });
+    op_attention_fwd(d, r.y[2], none, q, kv, kv, none, (attention_options){ .scale = 0.2f, .causal = true });
     op_relpos_attention_fwd(d, r.y[3], none, qkv, pad, rel, rel, (relpos_options){ 0.25f, 2, 7 });
     op_image_pool_fwd(d, r.y[4], none, image, pe, a);
     op_image_update_fwd(d, r.y[5], image, pe, a, kb, v, c, c, c, (image_update_options){ 4, 1e-5f });
@@ -178,7 +178,7 @@ static void a_decoded_token_is_the_token_of_the_prefix(void)
     for (size_t i = 0; i < LENGTH(isas); i++) {
         if (!have(isas[i])) continue;
         dev *d = opened(isas[i]);
-        attention_options o = { 0.2f, true };
+        attention_options o = { .scale = 0.2f, .causal = true };
         tensor q = FILLED(DT_F32, 1, 2, 120, 4, 20), kv = FILLED(DT_F32, 1, 2, 120, 4, 20);
         tensor all = FILLED(DT_F32, 0, 2, 120, 4, 20), one = FILLED(DT_F32, 0, 2, 1, 4, 20);
         op_attention_fwd(d, all, tensor_none(), q, kv, kv, tensor_none(), o);

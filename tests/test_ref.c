@@ -91,11 +91,12 @@ static void ref_attention(void)
     tensor q = of(&r, (double[]){ 1, 2 }, DIM(1, 1, 1, 2)), k = of(&r, (double[]){ 1, 0, 0, 1 }, DIM(1, 2, 1, 2));
     tensor v = of(&r, (double[]){ 10, 0, 0, 20 }, DIM(1, 2, 1, 2)), y = of(&r, NULL, DIM(1, 1, 1, 2)),
            lse = of(&r, NULL, DIM(1, 1, 1));
-    op_attention_fwd(r.d, y, lse, q, k, v, tensor_none(), (attention_options){ 0.5f, false });
+    op_attention_fwd(r.d, y, lse, q, k, v, tensor_none(), (attention_options){ .scale = 0.5f, .causal = false });
     double p = 1 / (1 + exp(0.5));
     CHECK(near(AT(y, 0), 10 * p) && near(AT(y, 1), 20 * (1 - p)) && near(AT(lse, 0), log(exp(0.5) + exp(1))));
     tensor q2 = of(&r, (double[]){ 1, 2, 3, 4 }, DIM(1, 2, 1, 2)), y2 = of(&r, NULL, DIM(1, 2, 1, 2));
-    op_attention_fwd(r.d, y2, tensor_none(), q2, k, v, tensor_none(), (attention_options){ 1, true });
+    op_attention_fwd(r.d, y2, tensor_none(), q2, k, v, tensor_none(),
+                     (attention_options){ .scale = 1, .causal = true });
     CHECK(near(AT(y2, 0), 10) && near(AT(y2, 1), 0)); /* the first query sees one key */
     int64_t map[4] = { 1, 2, 2, 6 };
     double qkv[24];
@@ -106,7 +107,8 @@ static void ref_attention(void)
     op_relpos_attention_fwd(r.d, out, none, all, none, zero, zero, (relpos_options){ 0.7f, 1, 0 });
     op_attention_fwd(r.d, plain, none, tensor_split(tensor_slice(flat, 2, 0, 2), 2, 1),
                      tensor_split(tensor_slice(flat, 2, 2, 2), 2, 1),
-                     tensor_split(tensor_slice(flat, 2, 4, 2), 2, 1), none, (attention_options){ 0.7f, false });
+                     tensor_split(tensor_slice(flat, 2, 4, 2), 2, 1), none,
+                     (attention_options){ .scale = 0.7f, .causal = false });
     for (int i = 0; i < 8; i++) CHECK(near(AT(out, i), AT(plain, i))); /* tables of zeros change nothing */
     ref_close(&r);
 }

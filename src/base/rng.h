@@ -41,6 +41,13 @@ RNG_INLINE rng_block rng_philox(uint64_t key, uint64_t counter_low, uint64_t cou
 /* In (0, 1), never 0 or 1: 24 bits and a half. */
 RNG_INLINE float rng_unit(uint32_t word) { return ((float)(word >> 8) + 0.5f) * (1.0f / 16777216.0f); }
 
+/* Dropout: whether number `index` of the stream `key` falls below `rate`; the same on every device. */
+RNG_INLINE uint32_t rng_limit(float rate) { return (uint32_t)((double)rate * 4294967296.0); }
+RNG_INLINE int rng_dropped(uint64_t key, uint64_t index, uint32_t limit)
+{
+    return rng_philox(key, index / 4, 0).word[index % 4] < limit;
+}
+
 /* Four standard normal numbers of one block (Box and Muller, 1958). */
 RNG_INLINE void rng_normal(rng_block b, float out[4])
 {

@@ -3,6 +3,7 @@
  * The queries of a task stand side by side in the lanes of the vectors: scores come out as s[key][query], so the
  * maximum, the exponentials and the sums run down the keys without crossing lanes, keys and values are read as they
  * lie, and only the queries and the outputs are transposed, once. */
+#include "base/rng.h"
 #include "cpu/cpu.h"
 
 #include <math.h>
@@ -51,9 +52,21 @@ void cpu_queries_dot(const cpu_queries *u, int64_t panel, int64_t keys, const fl
 
 void cpu_queries_take(const cpu_queries *u, int64_t panel, int64_t keys, const float *v, int64_t ldv)
 {
-    int64_t nr = u->kernels->nr, lanes = cpu_queries_lanes(u, panel), at = panel * nr;
-    float *o = u->o + at * u->D;
-    u->kernels->expose(lanes, keys, u->s, u->D, o, u->m + at, u->top + at, u->l + at);
+    cpu_queries_expose(u, panel, keys);
+    cpu_queries_add(u, panel, keys, v, ldv);
+}
+
+void cpu_queries_expose(const cpu_queries *u, int64_t panel, int64_t keys)
+{
+    int64_t at = panel * u->kernels->nr;
+    u->kernels->expose(cpu_queries_lanes(u, panel), keys, u->s, u->D, u->o + at * u->D, u->m + at, u->top + at,
+                       u->l + at);
+}
+
+void cpu_queries_add(const cpu_queries *u, int64_t panel, int64_t keys, const float *v, int64_t ldv)
+{
+    int64_t lanes = cpu_queries_lanes(u, panel);
+    float *o = u->o + panel * u->kernels->nr * u->D;
     cpu_tiles_cols(u->kernels, lanes, u->D, keys, v, ldv, u->s, lanes, o, lanes, true);
 }
 
@@ -115,8 +128,24 @@ static void mask(const cpu_queries *u, int64_t lanes, int64_t first_query, int64
             u->s[s * lanes + i] = -INFINITY;
 }
 
-static void attend(const attention *a, cpu_queries *u, int64_t b, int64_t g, int64_t t0, float *copy)
+/* Drops probabilities of the queries `first`.. over keys from..; `row` is that of query 0 in the stream of numbers. */
+static void drop(const attention *a, const cpu_queries *u, int64_t lanes, int64_t row, int64_t first, int64_t from,
+                 int64_t keys)
 {
+    const dropout_options *o = &a->o.drop;
+    int64_t width = round_up(a->k.dim[1], 4), queries = min64(lanes, a->q.dim[1] - first);
+    float keep = 1.0f / (1.0f - o->rate);
+    uint32_t limit = rng_limit(o->rate);
+    for (int64_t i = 0; i < queries; i++)
+        for (int64_t s = 0; s < keys; s++) {
+            bool gone = rng_dropped(o->key, (uint64_t)((row + first + i) * width + from + s), limit);
+            u->s[s * lanes + i] *= gone ? 0.0f : keep;
+        }
+}
+
+static void attend(const attention *a, cpu_queries *u, int64_t b, int64_t h, int64_t t0, float *copy)
+{
+    int64_t g = h / (a->q.dim[2] / a->k.dim[2]), row = ((a->o.drop.first + b) * a->q.dim[2] + h) * a->q.dim[1];
     int64_t Tk = a->k.dim[1], shift = Tk - a->q.dim[1], nr = u->kernels->nr, ldk, ldv;
     int64_t seen = a->o.causal ? min64(Tk, t0 + u->count + shift) : Tk;
     bool often = u->panels > 2;
@@ -129,7 +158,9 @@ static void attend(const attention *a, cpu_queries *u, int64_t b, int64_t g, int
             cpu_queries_dot(u, p, keys, k, ldk);
             if (a->o.causal && from + keys - 1 > first + shift) mask(u, lanes, first, from, keys, shift);
             u->kernels->scores(lanes, keys, u->s, a->o.scale, NULL, NULL, u->top + p * nr);
-            cpu_queries_take(u, p, keys, v, ldv);
+            cpu_queries_expose(u, p, keys);
+            if (a->o.drop.rate > 0.0f) drop(a, u, lanes, row, first, from, keys);
+            cpu_queries_add(u, p, keys, v, ldv);
         }
     }
 }
@@ -139,14 +170,14 @@ static void attention_task(void *context, int64_t task, int thread)
     const attention *a = context;
     int64_t H = a->q.dim[2], Tq = a->q.dim[1], D = a->q.dim[3];
     int64_t t0 = task % a->chunks * a->queries, h = task / a->chunks % H, b = task / a->chunks / H;
-    int64_t count = min64(a->queries, Tq - t0), g = h / (H / a->k.dim[2]);
+    int64_t count = min64(a->queries, Tq - t0);
     float *copy = cpu_scratch_of(a->c, thread);
     const float *q = (const float *)a->q.data + b * a->q.stride[0] + h * a->q.stride[2];
     float *y = (float *)a->y.data + b * a->y.stride[0] + h * a->y.stride[2];
     cpu_queries u;
     cpu_queries_open(&u, a->c->kernels, count, D, copy + 2 * KEYS * a->ld);
     cpu_queries_load(&u, 0, count, q + t0 * a->q.stride[1], a->q.stride[1]);
-    attend(a, &u, b, g, t0, copy);
+    attend(a, &u, b, h, t0, copy);
     cpu_queries_close(&u);
     cpu_queries_store(&u, 0, count, y + t0 * a->y.stride[1], a->y.stride[1]);
     if (!tensor_given(a->lse)) return;

@@ -1,5 +1,6 @@
 /* cpu.c - the "cpu" device: options, memory, scratch, and its table of ops. */
 #include "cpu/cpu.h"
+#include "ops/args.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -235,8 +236,21 @@ bool cpu_rows_even(const tensor *t, int64_t *stride)
 /* ---- the table
  * ----------------------------------------------------------------------------------------------------- */
 
+/* Training's ops until their kernels are there. */
+#define OP(name, parameters, arguments)
+#define OP_TRAIN(name, parameters, arguments)                                                                      \
+    static void later_##name(dev *d, OP_UNPACK parameters)                                                         \
+    {                                                                                                              \
+        const op_arg unused[] = { ARGS arguments };                                                                \
+        (void)unused;                                                                                              \
+        dev_fail(d, SCA_ERR_UNSUPPORTED, "op_%s: not on the device cpu", #name);                                   \
+    }
+#include "ops/ops.def"
+#undef OP
+
 static const op_table cpu_ops = {
 #define OP(name, parameters, arguments) .name = cpu_##name,
+#define OP_TRAIN(name, parameters, arguments) .name = later_##name,
 #include "ops/ops.def"
 #undef OP
 };

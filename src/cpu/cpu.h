@@ -121,6 +121,9 @@ void cpu_queries_load(cpu_queries *u, int64_t i, int64_t n, const float *q, int6
 void cpu_queries_dot(const cpu_queries *u, int64_t panel, int64_t keys, const float *k, int64_t ldk);
 /* Takes u->s, scaled and biased as `scores` of kernels.h does, and the rows of v into the panel's sums. */
 void cpu_queries_take(const cpu_queries *u, int64_t panel, int64_t keys, const float *v, int64_t ldv);
+/* Its two halves: u->s becomes exponentials, counted in the sums; u->s times the rows of v are added up. */
+void cpu_queries_expose(const cpu_queries *u, int64_t panel, int64_t keys);
+void cpu_queries_add(const cpu_queries *u, int64_t panel, int64_t keys, const float *v, int64_t ldv);
 void cpu_queries_close(cpu_queries *u); /* now o holds the outputs and top the logarithms of the sums */
 /* Queries i .. i+n-1 into rows of y, ld apart. */
 void cpu_queries_store(const cpu_queries *u, int64_t i, int64_t n, float *y, int64_t ld);

@@ -37,7 +37,8 @@ static void value_text(const op_arg *arg, char *text, size_t bytes)
     }
     case ARG_ATTENTION: {
         const attention_options *o = arg->value;
-        snprintf(text, bytes, "{scale %g, causal %s}", (double)o->scale, yes_no(o->causal));
+        snprintf(text, bytes, "{scale %g, causal %s, drop %g}", (double)o->scale, yes_no(o->causal),
+                 (double)o->drop.rate);
         break;
     }
     case ARG_RELPOS: {
@@ -59,6 +60,18 @@ static void value_text(const op_arg *arg, char *text, size_t bytes)
         const sample_options *o = arg->value;
         snprintf(text, bytes, "{temperature %g, top_k %d, top_p %g}", (double)o->temperature, o->top_k,
                  (double)o->top_p);
+        break;
+    }
+    case ARG_DROPOUT: {
+        const dropout_options *o = arg->value;
+        snprintf(text, bytes, "{rate %g, key %016llx, first %lld}", (double)o->rate, (unsigned long long)o->key,
+                 (long long)o->first);
+        break;
+    }
+    case ARG_ADAMW: {
+        const adamw_options *o = arg->value;
+        snprintf(text, bytes, "{rate %g, beta1 %g, beta2 %g, eps %g, decay %g, scale %g, step %lld}", o->rate,
+                 o->beta1, o->beta2, o->eps, o->decay, o->scale, (long long)o->step);
         break;
     }
     }

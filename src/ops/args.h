@@ -17,7 +17,9 @@ typedef enum arg_kind {
     ARG_RELPOS,
     ARG_IMAGE_UPDATE,
     ARG_CONV,
-    ARG_SAMPLE
+    ARG_SAMPLE,
+    ARG_DROPOUT,
+    ARG_ADAMW
 } arg_kind;
 
 typedef struct op_arg {
@@ -31,7 +33,8 @@ typedef struct op_arg {
     { #x, _Generic((x), tensor: ARG_TENSOR, bool: ARG_BOOL, float: ARG_FLOAT, double: ARG_DOUBLE,              \
                    activation: ARG_ACTIVATION, linear_options: ARG_LINEAR, matmul_options: ARG_MATMUL,         \
                    rope_options: ARG_ROPE, attention_options: ARG_ATTENTION, relpos_options: ARG_RELPOS,       \
-                   image_update_options: ARG_IMAGE_UPDATE, conv_options: ARG_CONV, sample_options: ARG_SAMPLE),\
+                   image_update_options: ARG_IMAGE_UPDATE, conv_options: ARG_CONV, sample_options: ARG_SAMPLE, \
+                   dropout_options: ARG_DROPOUT, adamw_options: ARG_ADAMW),                                    \
       &(x) }
 
 /* ARGS(a, b, c) = ARG(a), ARG(b), ARG(c) for 1 to 16 arguments */

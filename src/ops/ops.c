@@ -66,6 +66,8 @@ static bool absent(tensor t) { return !tensor_given(t); }
 
 static bool is_activation(activation a) { return a <= ACT_GELU_TANH; }
 
+static bool is_dropout(dropout_options o) { return o.rate >= 0 && o.rate < 1 && o.first >= 0; }
+
 /* Values can only be looked at where the host can; there an index out of range would leave the table. */
 static bool ids_within(const dev *d, tensor t, int64_t least, int64_t limit, int64_t except)
 {
@@ -205,7 +207,7 @@ static const char *check_attention_fwd(const dev *d, tensor y, tensor lse, tenso
         NEED(k.dim[0] == q.dim[0]);
     else
         NEED(is_ids(index, 2) && shape2(index, q.dim[0], k.dim[1]) && ids_within(d, index, 0, k.dim[0], 0));
-    NEED(isfinite(o.scale));
+    NEED(isfinite(o.scale) && is_dropout(o.drop) && (absent(index) || o.drop.rate == 0));
     NEED(!o.causal || k.dim[1] >= q.dim[1]);
     return NULL;
 }
@@ -285,6 +287,36 @@ static const char *check_resize_fwd(const dev *d, tensor y, tensor x)
     return NULL;
 }
 
+/* As for ids_within: cells beyond this would take for ever. */
+static bool boxes_within(const dev *d, tensor boxes, float scale)
+{
+    if (!d->kind->host_memory) return true;
+    for (int64_t i = 0; i < boxes.dim[0]; i++)
+        for (int64_t j = 0; j < 4; j++) {
+            const void *row = (const char *)boxes.data + (size_t)(i * boxes.stride[0]) * dtype_bytes(boxes.type);
+            double at = boxes.type == DT_F64 ? ((const double *)row)[j] : (double)((const float *)row)[j];
+            if (!(fabs(at * (double)scale) <= 16384)) return false;
+        }
+    return true;
+}
+
+static const char *check_roi(const dev *d, tensor y, tensor x, tensor boxes, tensor index, float scale)
+{
+    NEED(is_act(d, y, 4) && is_act(d, x, 4) && y.dim[3] == x.dim[3]);
+    NEED(is_stat(d, boxes, 2) && shape2(boxes, y.dim[0], 4));
+    if (absent(index))
+        NEED(x.dim[0] == 1);
+    else
+        NEED(is_ids(index, 1) && shape1(index, y.dim[0]) && ids_within(d, index, 0, x.dim[0], 0));
+    NEED(scale > 0 && boxes_within(d, boxes, scale));
+    return NULL;
+}
+
+static const char *check_roi_align_fwd(const dev *d, tensor y, tensor x, tensor boxes, tensor index, float scale)
+{
+    return check_roi(d, y, x, boxes, index, scale);
+}
+
 static const char *check_threshold_fwd(const dev *d, tensor y, tensor x, float t)
 {
     NEED(y.type == DT_U8 && rows(y, y.ndim) && is_act(d, x, x.ndim) && tensor_same_shape(y, x));
@@ -330,6 +362,245 @@ static const char *check_cross_entropy_fwd(const dev *d, tensor loss, tensor lse
     NEED(absent(lse) || (is_stat(d, lse, 1) && shape1(lse, x.dim[0])));
     NEED(ids_within(d, label, 0, x.dim[1], -100));
     NEED(smoothing >= 0 && smoothing <= 1);
+    return NULL;
+}
+
+/* ---- training: a wanted gradient has its input's shape, and what it is made from is there ------------------- */
+
+/* r: absent, or as dx */
+static bool is_added(const dev *d, tensor r, tensor dx)
+{
+    return absent(r) || (tensor_given(dx) && is_act(d, r, dx.ndim) && tensor_same_shape(r, dx));
+}
+
+/* The gradient of a small parameter of n numbers, if wanted */
+static bool is_grad1(const dev *d, tensor g, int64_t n) { return absent(g) || (is_small(d, g, 1) && shape1(g, n)); }
+
+/* An activation gradient, if wanted, of the shape of x */
+static bool is_grad_of(const dev *d, tensor g, tensor x)
+{
+    return absent(g) || (is_act(d, g, x.ndim) && tensor_same_shape(g, x));
+}
+
+static const char *check_linear_bwd(const dev *d, tensor dx, tensor dw, tensor db, tensor dy, tensor x, tensor w,
+                                    tensor r, bool in_out)
+{
+    NEED(is_act(d, dy, 2));
+    int64_t R = dy.dim[0], N = dy.dim[1];
+    if (tensor_given(dx)) {
+        int64_t K = dx.dim[1];
+        NEED(is_act(d, dx, 2) && dx.dim[0] == R && is_weight(d, w));
+        NEED(in_out ? is_matrix(w, K, N) : is_matrix(w, N, K));
+    }
+    if (tensor_given(dw)) {
+        int64_t K = x.dim[1];
+        NEED(is_act(d, x, 2) && x.dim[0] == R && is_small(d, dw, dw.ndim));
+        NEED(in_out ? is_matrix(dw, K, N) : is_matrix(dw, N, K));
+    }
+    NEED(is_grad1(d, db, N));
+    NEED(is_added(d, r, dx));
+    return NULL;
+}
+
+static const char *check_matmul_bwd(const dev *d, tensor da, tensor db, tensor dy, tensor a, tensor b,
+                                    matmul_options o, bool add)
+{
+    int n = dy.ndim;
+    NEED(n >= 2 && is_act(d, dy, n) && isfinite(o.alpha));
+    int64_t M = dy.dim[n - 2], N = dy.dim[n - 1];
+    if (tensor_given(da)) {
+        NEED(is_act(d, da, n) && (is_act(d, b, n) || is_weight_rows(d, b)) && b.ndim == n);
+        for (int i = 0; i < n - 2; i++) NEED(da.dim[i] == dy.dim[i] && b.dim[i] == dy.dim[i]);
+        NEED(da.dim[n - 2] == M && b.dim[o.trans_b ? n - 2 : n - 1] == N);
+        NEED(b.dim[o.trans_b ? n - 1 : n - 2] == da.dim[n - 1]);
+    }
+    if (tensor_given(db)) {
+        NEED(add ? is_small(d, db, n) : is_act(d, db, n));
+        NEED(is_act(d, a, n) && a.dim[n - 2] == M);
+        for (int i = 0; i < n - 2; i++) NEED(a.dim[i] == dy.dim[i] && (db.dim[i] == dy.dim[i] || db.dim[i] == 1));
+        NEED(db.dim[o.trans_b ? n - 2 : n - 1] == N && db.dim[o.trans_b ? n - 1 : n - 2] == a.dim[n - 1]);
+    }
+    return NULL;
+}
+
+static const char *check_layernorm_bwd(const dev *d, tensor dx, tensor dw, tensor db, tensor dy, tensor mean,
+                                       tensor rstd, tensor x, tensor w, tensor r)
+{
+    NEED(is_act(d, dy, 2) && is_act(d, x, 2) && tensor_same_shape(dy, x) && is_grad_of(d, dx, x));
+    NEED(is_stat(d, mean, 1) && is_stat(d, rstd, 1) && shape1(mean, x.dim[0]) && shape1(rstd, x.dim[0]));
+    NEED(is_small(d, w, 1) && shape1(w, x.dim[1]));
+    NEED(is_grad1(d, dw, x.dim[1]) && is_grad1(d, db, x.dim[1]));
+    NEED(is_added(d, r, dx));
+    return NULL;
+}
+
+static const char *check_rmsnorm_bwd(const dev *d, tensor dx, tensor dw, tensor dy, tensor rstd, tensor x, tensor w,
+                                     tensor r)
+{
+    NEED(is_act(d, dy, 2) && is_act(d, x, 2) && tensor_same_shape(dy, x) && is_grad_of(d, dx, x));
+    NEED(is_stat(d, rstd, 1) && shape1(rstd, x.dim[0]));
+    NEED(is_small(d, w, 1) && shape1(w, x.dim[1]));
+    NEED(is_grad1(d, dw, x.dim[1]));
+    NEED(is_added(d, r, dx));
+    return NULL;
+}
+
+static const char *check_activation_bwd(const dev *d, tensor dx, tensor dy, tensor x, activation act)
+{
+    NEED(is_act(d, dx, dx.ndim) && is_act(d, dy, dy.ndim) && is_act(d, x, x.ndim));
+    NEED(tensor_same_shape(dx, dy) && tensor_same_shape(dx, x));
+    NEED(is_activation(act));
+    return NULL;
+}
+
+static const char *check_silu_mul_bwd(const dev *d, tensor dx, tensor du, tensor dy, tensor x, tensor u)
+{
+    NEED(is_act(d, dy, 2) && is_act(d, x, 2) && is_act(d, u, 2));
+    NEED(tensor_same_shape(dy, x) && tensor_same_shape(dy, u));
+    NEED(is_grad_of(d, dx, x) && is_grad_of(d, du, x));
+    return NULL;
+}
+
+static const char *check_sum(const dev *d, tensor y, tensor x, bool add)
+{
+    NEED(is_act(d, x, x.ndim) && y.ndim == x.ndim);
+    NEED(add ? is_small(d, y, y.ndim) : is_act(d, y, y.ndim));
+    for (int i = 0; i < x.ndim; i++) NEED(y.dim[i] == x.dim[i] || y.dim[i] == 1);
+    return NULL;
+}
+
+static const char *check_embedding_bwd(const dev *d, tensor dtable, tensor dy, tensor ids)
+{
+    NEED(is_act(d, dy, 2) && is_small(d, dtable, 2) && is_ids(ids, 1));
+    NEED(dy.dim[0] == ids.dim[0] && dy.dim[1] == dtable.dim[1]);
+    NEED(ids_within(d, ids, 0, dtable.dim[0], 0));
+    return NULL;
+}
+
+static const char *check_rope_bwd(const dev *d, tensor dx, tensor dy, rope_options o)
+{
+    return check_rope_fwd(d, dx, dy, o);
+}
+
+static const char *check_attention_bwd(const dev *d, tensor dq, tensor dk, tensor dv, tensor dy, tensor y,
+                                       tensor lse, tensor q, tensor k, tensor v, attention_options o)
+{
+    NEED(is_act(d, dy, 4) && tensor_same_shape(dy, y) && tensor_given(lse));
+    const char *why = check_attention_fwd(d, y, lse, q, k, v, tensor_none(), o);
+    if (why) return why;
+    NEED(is_grad_of(d, dq, q) && is_grad_of(d, dk, k) && is_grad_of(d, dv, k));
+    return NULL;
+}
+
+static const char *check_relpos_attention_bwd(const dev *d, tensor dqkv, tensor dpad, tensor drel_h, tensor drel_w,
+                                              tensor dy, tensor y, tensor lse, tensor qkv, tensor pad, tensor rel_h,
+                                              tensor rel_w, relpos_options o)
+{
+    NEED(is_act(d, dy, 4) && tensor_same_shape(dy, y) && tensor_given(lse));
+    const char *why = check_relpos_attention_fwd(d, y, lse, qkv, pad, rel_h, rel_w, o);
+    if (why) return why;
+    NEED(is_grad_of(d, dqkv, qkv) && is_grad1(d, dpad, qkv.dim[3]));
+    NEED(absent(drel_h) || (is_small(d, drel_h, 2) && tensor_same_shape(drel_h, rel_h)));
+    NEED(absent(drel_w) || (is_small(d, drel_w, 2) && tensor_same_shape(drel_w, rel_w)));
+    return NULL;
+}
+
+static const char *check_image_pool_bwd(const dev *d, tensor dx, tensor da, tensor dy, tensor y, tensor lse,
+                                        tensor x, tensor pe, tensor a, tensor r)
+{
+    NEED(is_act(d, dy, 3) && tensor_same_shape(dy, y) && tensor_given(lse));
+    const char *why = check_image_pool_fwd(d, y, lse, x, pe, a);
+    if (why) return why;
+    NEED(is_grad_of(d, dx, x) && is_grad_of(d, da, a));
+    NEED(is_added(d, r, dx));
+    return NULL;
+}
+
+static const char *check_image_update_bwd(const dev *d, tensor dx, tensor dk, tensor dkb, tensor dv, tensor dvb,
+                                          tensor dw, tensor db, tensor dy, tensor x, tensor pe, tensor k, tensor kb,
+                                          tensor v, tensor vb, tensor w, image_update_options o)
+{
+    const char *why = check_image_update_fwd(d, dy, x, pe, k, kb, v, vb, w, w, o);
+    if (why) return why;
+    NEED(is_grad_of(d, dx, x) && is_grad_of(d, dk, k) && is_grad_of(d, dkb, kb) && is_grad_of(d, dv, v));
+    NEED(is_grad1(d, dvb, x.dim[2]) && is_grad1(d, dw, x.dim[2]) && is_grad1(d, db, x.dim[2]));
+    return NULL;
+}
+
+static const char *check_conv_bwd(const dev *d, tensor dx, tensor dw, tensor db, tensor dy, tensor x, tensor w,
+                                  conv_options o)
+{
+    const char *why = check_conv_fwd(d, dy, x, w, tensor_none(), o);
+    if (why) return why;
+    NEED(o.act == ACT_NONE);
+    NEED(is_grad_of(d, dx, x) && is_grad1(d, db, w.dim[0]));
+    NEED(absent(dw) || (is_small(d, dw, 4) && tensor_same_shape(dw, w) && tensor_contiguous(dw)));
+    return NULL;
+}
+
+static const char *check_conv_transpose_bwd(const dev *d, tensor dx, tensor dw, tensor db, tensor dy, tensor x,
+                                            tensor w)
+{
+    const char *why = check_conv_transpose_fwd(d, dy, x, w, tensor_none());
+    if (why) return why;
+    NEED(is_grad_of(d, dx, x) && is_grad1(d, db, w.dim[1]));
+    NEED(absent(dw) || (is_small(d, dw, 4) && tensor_same_shape(dw, w) && tensor_contiguous(dw)));
+    return NULL;
+}
+
+static const char *check_roi_align_bwd(const dev *d, tensor dx, tensor dy, tensor boxes, tensor index, float scale)
+{
+    return check_roi(d, dy, dx, boxes, index, scale);
+}
+
+static const char *check_dropout(const dev *d, tensor y, tensor x, tensor r, dropout_options o)
+{
+    NEED(is_act(d, y, 2) && is_act(d, x, 2) && tensor_same_shape(y, x));
+    NEED(is_added(d, r, y));
+    NEED(is_dropout(o));
+    return NULL;
+}
+
+static const char *check_cross_entropy_bwd(const dev *d, tensor dx, tensor dloss, tensor lse, tensor x,
+                                           tensor label, float smoothing)
+{
+    NEED(is_act(d, dx, 2) && tensor_same_shape(dx, x) && tensor_given(lse));
+    return check_cross_entropy_fwd(d, dloss, lse, x, label, smoothing);
+}
+
+static bool is_stat_of(const dev *d, tensor t, int64_t rows_)
+{
+    return absent(t) || (is_stat(d, t, 1) && shape1(t, rows_));
+}
+
+static const char *check_mask_loss_fwd(const dev *d, tensor focal, tensor dice, tensor iou, tensor x, tensor target)
+{
+    NEED(is_act(d, x, 2) && target.type == DT_U8 && rows(target, 2) && tensor_same_shape(target, x));
+    NEED(is_stat_of(d, focal, x.dim[0]) && is_stat_of(d, dice, x.dim[0]) && is_stat_of(d, iou, x.dim[0]));
+    return NULL;
+}
+
+static const char *check_mask_loss_bwd(const dev *d, tensor dx, tensor dfocal, tensor ddice, tensor x,
+                                       tensor target)
+{
+    NEED(is_act(d, dx, 2) && tensor_same_shape(dx, x) && tensor_given(dfocal) && tensor_given(ddice));
+    return check_mask_loss_fwd(d, dfocal, ddice, tensor_none(), x, target);
+}
+
+static const char *check_adamw(const dev *d, tensor p, tensor m, tensor v, tensor g, adamw_options o)
+{
+    NEED(is_small(d, p, 1) && is_small(d, m, 1) && is_small(d, v, 1) && is_small(d, g, 1));
+    NEED(tensor_same_shape(p, m) && tensor_same_shape(p, v) && tensor_same_shape(p, g));
+    NEED(o.rate >= 0 && o.decay >= 0 && o.eps >= 0 && isfinite(o.rate) && isfinite(o.decay) && isfinite(o.scale));
+    NEED(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.step >= 1);
+    return NULL;
+}
+
+static const char *check_sum_squares(const dev *d, tensor y, tensor x, bool add)
+{
+    (void)add;
+    NEED(y.type == DT_F64 && rows(y, 1) && shape1(y, 1));
+    NEED(is_act(d, x, x.ndim) || is_stat(d, x, x.ndim) || is_weight_rows(d, x));
     return NULL;
 }
 

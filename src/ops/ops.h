@@ -21,9 +21,15 @@ typedef struct rope_options {
     int64_t first;
     float theta;
 } rope_options;
+typedef struct dropout_options {
+    float rate; /* in [0,1); 0: nothing is dropped */
+    uint64_t key;
+    int64_t first; /* place of the first row (sequence) of the call in a larger whole */
+} dropout_options;
 typedef struct attention_options {
     float scale;
     bool causal;
+    dropout_options drop;
 } attention_options;
 typedef struct relpos_options {
     float scale;
@@ -42,6 +48,11 @@ typedef struct sample_options {
     int top_k;
     float top_p;
 } sample_options;
+typedef struct adamw_options {
+    double rate, beta1, beta2, eps, decay;
+    double scale; /* of the gradient: clipping, averages over ranks */
+    int64_t step; /* from 1 */
+} adamw_options;
 
 #define OP_UNPACK(...) __VA_ARGS__
 

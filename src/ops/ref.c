@@ -2,110 +2,11 @@
  *
  * Every float tensor is F64, the host's memory is the device's. Contracts hold when a function is entered (ops.c).
  */
-#include "ops/args.h"
-
-#include <math.h>
-#include <string.h>
-
-#define PI 3.14159265358979323846
-
-/* ---- access: the last axis is contiguous, so a pointer to a row is all that is needed ------------------------ */
-
-static double *row0(tensor t) { return t.data; }
-
-static double *row1(tensor t, int64_t i) { return (double *)t.data + i * t.stride[0]; }
-
-static double *row2(tensor t, int64_t i, int64_t j) { return (double *)t.data + i * t.stride[0] + j * t.stride[1]; }
-
-static double *row3(tensor t, int64_t i, int64_t j, int64_t k)
-{
-    return (double *)t.data + i * t.stride[0] + j * t.stride[1] + k * t.stride[2];
-}
-
-static int32_t *ids1(tensor t, int64_t i) { return (int32_t *)t.data + i * t.stride[0]; }
-
-/* Statistics that are not wanted go nowhere. */
-static void put_stat(double *row, int64_t i, double value)
-{
-    if (row) row[i] = value;
-}
-
-/* The same view with leading axes of 1, up to 4. */
-static tensor four_axes(tensor t)
-{
-    while (t.ndim < 4) t = tensor_unsqueeze(t, 0);
-    return t;
-}
-
-/* (dim0, rest); panels of this device are contiguous rows */
-static tensor matrix(tensor w)
-{
-    int64_t rest = tensor_count(w) / w.dim[0];
-    tensor m = tensor_on(w.data, w.type, 2, (int64_t[]){ w.dim[0], rest });
-    if (w.layout == LAYOUT_ROWS) m.stride[0] = w.stride[0];
-    return m;
-}
-
-/* Four sums, so that the additions need not wait for each other. */
-static double dot(const double *a, const double *b, int64_t n)
-{
-    double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    int64_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-        s0 += a[i] * b[i];
-        s1 += a[i + 1] * b[i + 1];
-        s2 += a[i + 2] * b[i + 2];
-        s3 += a[i + 3] * b[i + 3];
-    }
-    for (; i < n; i++) s0 += a[i] * b[i];
-    return (s0 + s1) + (s2 + s3);
-}
-
-/* y += a x */
-static void add_scaled(double *y, double a, const double *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) y[i] += a * x[i];
-}
-
-static double *scratch(dev *d, int64_t count)
-{
-    double *p = mem_alloc((size_t)count * sizeof *p);
-    if (!p) dev_fail(d, SCA_ERR_MEMORY, "out of memory: %lld numbers for the reference device", (long long)count);
-    return p;
-}
-
-static double activate(activation act, double x)
-{
-    switch (act) {
-    case ACT_RELU: return x > 0 ? x : 0;
-    case ACT_GELU: return 0.5 * x * erfc(-x / sqrt(2.0));
-    case ACT_GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / PI) * (x + 0.044715 * x * x * x)));
-    case ACT_NONE: break;
-    }
-    return x;
-}
-
-/* s = softmax(s); returns the log of the sum of exponentials */
-static double softmax(double *s, int64_t n)
-{
-    double most = s[0], sum = 0;
-    for (int64_t i = 1; i < n; i++) most = s[i] > most ? s[i] : most;
-    for (int64_t i = 0; i < n; i++) sum += s[i] = exp(s[i] - most);
-    for (int64_t i = 0; i < n; i++) s[i] /= sum;
-    return most + log(sum);
-}
-
-static double log_sum_exp(const double *x, int64_t n)
-{
-    double most = x[0], sum = 0;
-    for (int64_t i = 1; i < n; i++) most = x[i] > most ? x[i] : most;
-    for (int64_t i = 0; i < n; i++) sum += exp(x[i] - most);
-    return most + log(sum);
-}
+#include "ops/ref.h"
 
 /* ---- products ---------------------------------------------------------------------------------------------- */
 
-static void ref_linear_fwd(dev *d, tensor y, tensor x, tensor w, tensor b, tensor r, linear_options o)
+void ref_linear_fwd(dev *d, tensor y, tensor x, tensor w, tensor b, tensor r, linear_options o)
 {
     int64_t N = y.dim[1], K = x.dim[1];
     tensor m = matrix(w);
@@ -126,7 +27,7 @@ static void ref_linear_fwd(dev *d, tensor y, tensor x, tensor w, tensor b, tenso
     mem_free(sum);
 }
 
-static void ref_pack(dev *d, tensor y, tensor w, bool in_out)
+void ref_pack(dev *d, tensor y, tensor w, bool in_out)
 {
     (void)d;
     (void)in_out;
@@ -150,7 +51,7 @@ static void product(tensor y, tensor a, tensor b, matmul_options o)
     }
 }
 
-static void ref_matmul_fwd(dev *d, tensor y, tensor a, tensor b, matmul_options o)
+void ref_matmul_fwd(dev *d, tensor y, tensor a, tensor b, matmul_options o)
 {
     (void)d;
     y = four_axes(y);
@@ -164,11 +65,7 @@ static void ref_matmul_fwd(dev *d, tensor y, tensor a, tensor b, matmul_options 
 /* ---- norms and elementwise ------------------------------------------------------------------------------------
  */
 
-typedef struct moments {
-    double mean, rstd;
-} moments;
-
-static moments normalise(double *y, const double *x, const double *w, const double *b, int64_t C, double eps)
+moments ref_normalise(double *y, const double *x, const double *w, const double *b, int64_t C, double eps)
 {
     double sum = 0, square = 0;
     for (int64_t c = 0; c < C; c++) sum += x[c];
@@ -179,17 +76,17 @@ static moments normalise(double *y, const double *x, const double *w, const doub
     return (moments){ mean, rstd };
 }
 
-static void ref_layernorm_fwd(dev *d, tensor y, tensor mean, tensor rstd, tensor x, tensor w, tensor b, float eps)
+void ref_layernorm_fwd(dev *d, tensor y, tensor mean, tensor rstd, tensor x, tensor w, tensor b, float eps)
 {
     (void)d;
     for (int64_t i = 0; i < x.dim[0]; i++) {
-        moments m = normalise(row1(y, i), row1(x, i), row0(w), row0(b), x.dim[1], (double)eps);
+        moments m = ref_normalise(row1(y, i), row1(x, i), row0(w), row0(b), x.dim[1], (double)eps);
         put_stat(row0(mean), i, m.mean);
         put_stat(row0(rstd), i, m.rstd);
     }
 }
 
-static void ref_rmsnorm_fwd(dev *d, tensor y, tensor rstd, tensor x, tensor w, float eps)
+void ref_rmsnorm_fwd(dev *d, tensor y, tensor rstd, tensor x, tensor w, float eps)
 {
     (void)d;
     int64_t C = x.dim[1];
@@ -201,10 +98,7 @@ static void ref_rmsnorm_fwd(dev *d, tensor y, tensor rstd, tensor x, tensor w, f
     }
 }
 
-/* Calls fn for every row of up to three tensors of one shape. */
-typedef void row_fn(double *y, const double *a, const double *b, int64_t n, const void *user);
-
-static void each_row(tensor y, tensor a, tensor b, row_fn *fn, const void *user)
+void ref_each_row(tensor y, tensor a, tensor b, row_fn *fn, const void *user)
 {
     y = four_axes(y);
     a = four_axes(a);
@@ -221,10 +115,10 @@ static void activation_row(double *y, const double *a, const double *b, int64_t 
     for (int64_t i = 0; i < n; i++) y[i] = activate(*(const activation *)user, a[i]);
 }
 
-static void ref_activation_fwd(dev *d, tensor y, tensor x, activation act)
+void ref_activation_fwd(dev *d, tensor y, tensor x, activation act)
 {
     (void)d;
-    each_row(y, x, x, activation_row, &act);
+    ref_each_row(y, x, x, activation_row, &act);
 }
 
 static void silu_mul_row(double *y, const double *a, const double *b, int64_t n, const void *user)
@@ -233,10 +127,10 @@ static void silu_mul_row(double *y, const double *a, const double *b, int64_t n,
     for (int64_t i = 0; i < n; i++) y[i] = a[i] / (1 + exp(-a[i])) * b[i];
 }
 
-static void ref_silu_mul_fwd(dev *d, tensor y, tensor x, tensor u)
+void ref_silu_mul_fwd(dev *d, tensor y, tensor x, tensor u)
 {
     (void)d;
-    each_row(y, x, u, silu_mul_row, NULL);
+    ref_each_row(y, x, u, silu_mul_row, NULL);
 }
 
 static void add_row(double *y, const double *a, const double *b, int64_t n, const void *user)
@@ -245,10 +139,10 @@ static void add_row(double *y, const double *a, const double *b, int64_t n, cons
     for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
 }
 
-static void ref_add_fwd(dev *d, tensor y, tensor a, tensor b)
+void ref_add_fwd(dev *d, tensor y, tensor a, tensor b)
 {
     (void)d;
-    each_row(y, a, b, add_row, NULL);
+    ref_each_row(y, a, b, add_row, NULL);
 }
 
 static char *any_row(tensor t, int64_t i, int64_t j, int64_t k)
@@ -257,7 +151,7 @@ static char *any_row(tensor t, int64_t i, int64_t j, int64_t k)
     return (char *)t.data + offset * (int64_t)dtype_bytes(t.type);
 }
 
-static void ref_copy(dev *d, tensor y, tensor x)
+void ref_copy(dev *d, tensor y, tensor x)
 {
     (void)d;
     y = four_axes(y);
@@ -268,7 +162,7 @@ static void ref_copy(dev *d, tensor y, tensor x)
                 dtype_convert(y.type, any_row(y, i, j, k), x.type, any_row(x, i, j, k), (size_t)y.dim[3]);
 }
 
-static void ref_fill(dev *d, tensor y, double value)
+void ref_fill(dev *d, tensor y, double value)
 {
     (void)d;
     char one[8];
@@ -287,7 +181,7 @@ static void ref_fill(dev *d, tensor y, double value)
 
 /* ---- tokens -------------------------------------------------------------------------------------------------- */
 
-static void ref_embedding_fwd(dev *d, tensor y, tensor table, tensor ids)
+void ref_embedding_fwd(dev *d, tensor y, tensor table, tensor ids)
 {
     (void)d;
     tensor m = matrix(table);
@@ -295,7 +189,7 @@ static void ref_embedding_fwd(dev *d, tensor y, tensor table, tensor ids)
         memcpy(row1(y, i), row1(m, *ids1(ids, i)), (size_t)y.dim[1] * sizeof(double));
 }
 
-static void ref_rope_fwd(dev *d, tensor y, tensor x, rope_options o)
+void ref_rope_fwd(dev *d, tensor y, tensor x, rope_options o)
 {
     (void)d;
     int64_t half = x.dim[3] / 2;
@@ -316,8 +210,8 @@ static void ref_rope_fwd(dev *d, tensor y, tensor x, rope_options o)
 /* ---- attention ------------------------------------------------------------------------------------------------
  */
 
-static void ref_attention_fwd(dev *d, tensor y, tensor lse, tensor q, tensor k, tensor v, tensor index,
-                              attention_options o)
+void ref_attention_fwd(dev *d, tensor y, tensor lse, tensor q, tensor k, tensor v, tensor index,
+                       attention_options o)
 {
     int64_t Tq = q.dim[1], H = q.dim[2], D = q.dim[3], Tk = k.dim[1], group = H / k.dim[2];
     double *p = scratch(d, Tk);
@@ -330,6 +224,7 @@ static void ref_attention_fwd(dev *d, tensor y, tensor lse, tensor q, tensor k, 
                 for (int64_t s = 0; s < keys; s++)
                     p[s] = (double)o.scale * dot(row3(q, b, t, h), row3(k, from ? from[s] : b, s, h / group), D);
                 double sum = softmax(p, keys);
+                ref_drop_row(p, keys, ((o.drop.first + b) * H + h) * Tq + t, Tk, o.drop);
                 double *to = row3(y, b, t, h);
                 memset(to, 0, (size_t)D * sizeof *to);
                 for (int64_t s = 0; s < keys; s++)
@@ -339,59 +234,65 @@ static void ref_attention_fwd(dev *d, tensor y, tensor lse, tensor q, tensor k, 
     mem_free(p);
 }
 
-/* One window of op_relpos_attention_fwd: the map from (y0, x0), side_h x side_w positions, some perhaps outside. */
-typedef struct window {
-    tensor qkv, pad, rel_h, rel_w;
-    int64_t b, y0, x0, side_h, side_w, heads, D;
-    double scale;
-    const double *zeros; /* (3*H*D), for an absent pad */
-} window;
-
-/* Part 0, 1, 2: the query, key, value of one head at position (ky, kx) of the window. */
-static const double *window_part(const window *w, int part, int64_t head, int64_t ky, int64_t kx)
+const double *ref_window_part(const window *w, int part, int64_t head, int64_t ky, int64_t kx)
 {
     int64_t offset = (part * w->heads + head) * w->D;
-    bool inside = w->y0 + ky < w->qkv.dim[1] && w->x0 + kx < w->qkv.dim[2];
-    if (inside) return row3(w->qkv, w->b, w->y0 + ky, w->x0 + kx) + offset;
+    if (window_has(w, ky, kx)) return row3(w->qkv, w->b, w->y0 + ky, w->x0 + kx) + offset;
     return (tensor_given(w->pad) ? row0(w->pad) : w->zeros) + offset;
 }
 
-/* Attention of the query at (qy, qx) of the window; bias holds side_h + side_w numbers. Returns lse. */
-static double window_query(const window *w, int64_t head, int64_t qy, int64_t qx, double *p, double *bias,
-                           double *out)
+void ref_window_scores(const window *w, int64_t head, int64_t qy, int64_t qx, double *s, double *bias)
 {
-    const double *q = window_part(w, 0, head, qy, qx);
+    const double *q = ref_window_part(w, 0, head, qy, qx);
     double *bias_w = bias + w->side_h;
     bool relative = tensor_given(w->rel_h);
     for (int64_t i = 0; i < w->side_h; i++)
         bias[i] = relative ? dot(q, row1(w->rel_h, qy - i + w->side_h - 1), w->D) : 0;
     for (int64_t i = 0; i < w->side_w; i++)
         bias_w[i] = relative ? dot(q, row1(w->rel_w, qx - i + w->side_w - 1), w->D) : 0;
-    int64_t s = 0;
     for (int64_t ky = 0; ky < w->side_h; ky++)
         for (int64_t kx = 0; kx < w->side_w; kx++)
-            p[s++] = w->scale * dot(q, window_part(w, 1, head, ky, kx), w->D) + bias[ky] + bias_w[kx];
-    double lse = softmax(p, s);
+            *s++ = w->scale * dot(q, ref_window_part(w, 1, head, ky, kx), w->D) + bias[ky] + bias_w[kx];
+}
+
+/* Attention of the query at (qy, qx) of the window; p and bias as for ref_window_scores. Returns lse. */
+static double window_query(const window *w, int64_t head, int64_t qy, int64_t qx, double *p, double *bias,
+                           double *out)
+{
+    ref_window_scores(w, head, qy, qx, p, bias);
+    double lse = softmax(p, w->side_h * w->side_w);
     memset(out, 0, (size_t)w->D * sizeof *out);
-    s = 0;
     for (int64_t ky = 0; ky < w->side_h; ky++)
-        for (int64_t kx = 0; kx < w->side_w; kx++) add_scaled(out, p[s++], window_part(w, 2, head, ky, kx), w->D);
+        for (int64_t kx = 0; kx < w->side_w; kx++) add_scaled(out, *p++, ref_window_part(w, 2, head, ky, kx), w->D);
     return lse;
 }
 
-static void window_all(const window *w, tensor y, tensor lse, double *p, double *bias)
+void ref_each_window(window first, int64_t h, int64_t w, window_fn *fn, const void *user)
 {
+    for (first.b = 0; first.b < first.qkv.dim[0]; first.b++)
+        for (first.y0 = 0; first.y0 < h; first.y0 += first.side_h)
+            for (first.x0 = 0; first.x0 < w; first.x0 += first.side_w) fn(&first, user);
+}
+
+typedef struct window_out {
+    tensor y, lse;
+    double *p, *bias;
+} window_out;
+
+static void window_all(const window *w, const void *user)
+{
+    const window_out *o = user;
     for (int64_t head = 0; head < w->heads; head++)
-        for (int64_t qy = 0; qy < w->side_h && w->y0 + qy < y.dim[1]; qy++)
-            for (int64_t qx = 0; qx < w->side_w && w->x0 + qx < y.dim[2]; qx++) {
-                double *out = row3(y, w->b, w->y0 + qy, w->x0 + qx) + head * w->D;
-                double sum = window_query(w, head, qy, qx, p, bias, out);
-                if (tensor_given(lse)) row3(lse, w->b, head, w->y0 + qy)[w->x0 + qx] = sum;
+        for (int64_t qy = 0; qy < w->side_h && w->y0 + qy < o->y.dim[1]; qy++)
+            for (int64_t qx = 0; qx < w->side_w && w->x0 + qx < o->y.dim[2]; qx++) {
+                double *out = row3(o->y, w->b, w->y0 + qy, w->x0 + qx) + head * w->D;
+                double sum = window_query(w, head, qy, qx, o->p, o->bias, out);
+                if (tensor_given(o->lse)) row3(o->lse, w->b, head, w->y0 + qy)[w->x0 + qx] = sum;
             }
 }
 
-static void ref_relpos_attention_fwd(dev *d, tensor y, tensor lse, tensor qkv, tensor pad, tensor rel_h,
-                                     tensor rel_w, relpos_options o)
+void ref_relpos_attention_fwd(dev *d, tensor y, tensor lse, tensor qkv, tensor pad, tensor rel_h, tensor rel_w,
+                              relpos_options o)
 {
     int64_t h = y.dim[1], w = y.dim[2], C = y.dim[3];
     int64_t side_h = o.window ? o.window : h, side_w = o.window ? o.window : w;
@@ -399,28 +300,21 @@ static void ref_relpos_attention_fwd(dev *d, tensor y, tensor lse, tensor qkv, t
     if (!p) return;
     double *bias = p + side_h * side_w, *zeros = bias + side_h + side_w;
     memset(zeros, 0, (size_t)(3 * C) * sizeof *zeros);
-    for (int64_t b = 0; b < y.dim[0]; b++)
-        for (int64_t y0 = 0; y0 < h; y0 += side_h)
-            for (int64_t x0 = 0; x0 < w; x0 += side_w) {
-                window one = { .qkv = qkv,
-                               .pad = pad,
-                               .rel_h = rel_h,
-                               .rel_w = rel_w,
-                               .b = b,
-                               .y0 = y0,
-                               .x0 = x0,
-                               .side_h = side_h,
-                               .side_w = side_w,
-                               .heads = o.heads,
-                               .D = C / o.heads,
-                               .scale = (double)o.scale,
-                               .zeros = zeros };
-                window_all(&one, y, lse, p, bias);
-            }
+    window first = { .qkv = qkv,
+                     .pad = pad,
+                     .rel_h = rel_h,
+                     .rel_w = rel_w,
+                     .side_h = side_h,
+                     .side_w = side_w,
+                     .heads = o.heads,
+                     .D = C / o.heads,
+                     .scale = (double)o.scale,
+                     .zeros = zeros };
+    ref_each_window(first, h, w, window_all, &(window_out){ y, lse, p, bias });
     mem_free(p);
 }
 
-static void ref_image_pool_fwd(dev *d, tensor y, tensor lse, tensor x, tensor pe, tensor a)
+void ref_image_pool_fwd(dev *d, tensor y, tensor lse, tensor x, tensor pe, tensor a)
 {
     int64_t S = x.dim[1], C = x.dim[2];
     double *p = scratch(d, S);
@@ -438,8 +332,8 @@ static void ref_image_pool_fwd(dev *d, tensor y, tensor lse, tensor x, tensor pe
     mem_free(p);
 }
 
-static void ref_image_update_fwd(dev *d, tensor y, tensor x, tensor pe, tensor k, tensor kb, tensor v, tensor vb,
-                                 tensor w, tensor b, image_update_options o)
+void ref_image_update_fwd(dev *d, tensor y, tensor x, tensor pe, tensor k, tensor kb, tensor v, tensor vb, tensor w,
+                          tensor b, image_update_options o)
 {
     int64_t S = x.dim[1], C = x.dim[2], J = k.dim[1], T = J / o.heads;
     double *p = scratch(d, J + 2 * C);
@@ -455,7 +349,7 @@ static void ref_image_update_fwd(dev *d, tensor y, tensor x, tensor pe, tensor k
             for (int64_t j = 0; j < J; j++) p[j] = dot(at, row2(k, n, j), C) + row1(kb, n)[j];
             for (int64_t h = 0; h < o.heads; h++) softmax(p + h * T, T);
             for (int64_t j = 0; j < J; j++) add_scaled(sum, p[j], row2(v, n, j), C);
-            normalise(row2(y, n, s), sum, row0(w), row0(b), C, (double)o.eps);
+            ref_normalise(row2(y, n, s), sum, row0(w), row0(b), C, (double)o.eps);
         }
     mem_free(p);
 }
@@ -483,7 +377,7 @@ static double conv_sum(tensor x, tensor w, int64_t n, int64_t oh, int64_t ow, in
     return sum;
 }
 
-static void ref_conv_fwd(dev *d, tensor y, tensor x, tensor w, tensor b, conv_options o)
+void ref_conv_fwd(dev *d, tensor y, tensor x, tensor w, tensor b, conv_options o)
 {
     (void)d;
     for (int64_t n = 0; n < y.dim[0]; n++)
@@ -495,7 +389,7 @@ static void ref_conv_fwd(dev *d, tensor y, tensor x, tensor w, tensor b, conv_op
                 }
 }
 
-static void ref_conv_transpose_fwd(dev *d, tensor y, tensor x, tensor w, tensor b)
+void ref_conv_transpose_fwd(dev *d, tensor y, tensor x, tensor w, tensor b)
 {
     (void)d;
     int64_t C = w.dim[0], O = w.dim[1], k = w.dim[2];
@@ -505,14 +399,14 @@ static void ref_conv_transpose_fwd(dev *d, tensor y, tensor x, tensor w, tensor 
             for (int64_t ow = 0; ow < y.dim[2]; ow++)
                 for (int64_t o = 0; o < O; o++) {
                     const double *from = row3(x, n, oh / k, ow / k);
-                    int64_t tap = (o * k + oh % k) * k + ow % k;
+                    int64_t at = (o * k + oh % k) * k + ow % k;
                     double sum = tensor_given(b) ? row0(b)[o] : 0;
-                    for (int64_t c = 0; c < C; c++) sum += from[c] * row1(m, c)[tap];
+                    for (int64_t c = 0; c < C; c++) sum += from[c] * row1(m, c)[at];
                     row3(y, n, oh, ow)[o] = sum;
                 }
 }
 
-static void ref_fourier_fwd(dev *d, tensor y, tensor c, tensor g)
+void ref_fourier_fwd(dev *d, tensor y, tensor c, tensor g)
 {
     (void)d;
     int64_t F = g.dim[1];
@@ -524,13 +418,6 @@ static void ref_fourier_fwd(dev *d, tensor y, tensor c, tensor g)
         }
 }
 
-/* Where output position i of `to` falls on an axis of `from` pixels. Source: torch upsample, align_corners false.
- */
-typedef struct tap {
-    int64_t low, high;
-    double part; /* of high */
-} tap;
-
 static tap bilinear_tap(int64_t i, int64_t to, int64_t from)
 {
     double at = ((double)i + 0.5) * (double)from / (double)to - 0.5;
@@ -540,7 +427,7 @@ static tap bilinear_tap(int64_t i, int64_t to, int64_t from)
     return (tap){ low, low + 1 < from ? low + 1 : low, at - (double)low };
 }
 
-static void ref_resize_fwd(dev *d, tensor y, tensor x)
+void ref_resize_fwd(dev *d, tensor y, tensor x)
 {
     (void)d;
     for (int64_t n = 0; n < y.dim[0]; n++)
@@ -554,7 +441,57 @@ static void ref_resize_fwd(dev *d, tensor y, tensor x)
             }
 }
 
-static void ref_threshold_fwd(dev *d, tensor y, tensor x, float t)
+roi_axis ref_roi_axis(double from, double to, double scale, int64_t cells)
+{
+    roi_axis a = { .start = from * scale - 0.5 };
+    a.cell = (to - from) * scale / (double)cells;
+    a.count = a.cell > 0 ? (int64_t)ceil(a.cell) : 0;
+    return a;
+}
+
+bool ref_roi_tap(const roi_axis *a, int64_t cell, int64_t sample, int64_t size, tap *out)
+{
+    double at = a->start + (double)cell * a->cell + ((double)sample + 0.5) * a->cell / (double)a->count;
+    if (at < -1 || at > (double)size) return false;
+    if (at < 0) at = 0;
+    int64_t low = (int64_t)at;
+    *out = low >= size - 1 ? (tap){ size - 1, size - 1, 0 } : (tap){ low, low + 1, at - (double)low };
+    return true;
+}
+
+/* One sample of a map, weighted, added to the sums of all channels. */
+static void roi_sample(double *to, tensor map, tap v, tap h, double weight)
+{
+    int64_t C = map.dim[2];
+    add_scaled(to, weight * (1 - v.part) * (1 - h.part), row2(map, v.low, h.low), C);
+    add_scaled(to, weight * (1 - v.part) * h.part, row2(map, v.low, h.high), C);
+    add_scaled(to, weight * v.part * (1 - h.part), row2(map, v.high, h.low), C);
+    add_scaled(to, weight * v.part * h.part, row2(map, v.high, h.high), C);
+}
+
+/* Source: torchvision roi_align_kernel.cpp and roi_align_common.h. */
+void ref_roi_align_fwd(dev *d, tensor y, tensor x, tensor boxes, tensor index, float scale)
+{
+    (void)d;
+    for (int64_t n = 0; n < y.dim[0]; n++) {
+        const double *box = row1(boxes, n);
+        tensor map = tensor_at(x, tensor_given(index) ? *ids1(index, n) : 0);
+        roi_axis v = ref_roi_axis(box[1], box[3], (double)scale, y.dim[1]),
+                 h = ref_roi_axis(box[0], box[2], (double)scale, y.dim[2]);
+        for (int64_t i = 0; i < y.dim[1]; i++)
+            for (int64_t j = 0; j < y.dim[2]; j++) {
+                double *to = row3(y, n, i, j), weight = 1 / (double)(v.count * h.count);
+                memset(to, 0, (size_t)y.dim[3] * sizeof *to);
+                tap a, b;
+                for (int64_t k = 0; k < v.count * h.count; k++)
+                    if (ref_roi_tap(&v, i, k / h.count, map.dim[0], &a) &&
+                        ref_roi_tap(&h, j, k % h.count, map.dim[1], &b))
+                        roi_sample(to, map, a, b, weight);
+            }
+    }
+}
+
+void ref_threshold_fwd(dev *d, tensor y, tensor x, float t)
 {
     (void)d;
     y = four_axes(y);
@@ -568,7 +505,7 @@ static void ref_threshold_fwd(dev *d, tensor y, tensor x, float t)
 /* ---- the vocabulary
  * ------------------------------------------------------------------------------------------------ */
 
-static void ref_log_softmax_fwd(dev *d, tensor y, tensor x)
+void ref_log_softmax_fwd(dev *d, tensor y, tensor x)
 {
     (void)d;
     for (int64_t i = 0; i < x.dim[0]; i++) {
@@ -577,7 +514,7 @@ static void ref_log_softmax_fwd(dev *d, tensor y, tensor x)
     }
 }
 
-static void ref_argmax_fwd(dev *d, tensor index, tensor value, tensor x)
+void ref_argmax_fwd(dev *d, tensor index, tensor value, tensor x)
 {
     (void)d;
     for (int64_t i = 0; i < x.dim[0]; i++) {
@@ -601,7 +538,7 @@ static int64_t next_best(const double *x, int64_t n, int64_t last)
     return best;
 }
 
-static void ref_topk_fwd(dev *d, tensor value, tensor index, tensor x)
+void ref_topk_fwd(dev *d, tensor value, tensor index, tensor x)
 {
     (void)d;
     for (int64_t i = 0; i < x.dim[0]; i++) {
@@ -639,7 +576,7 @@ static void warp(double *p, const double *x, int64_t V, sample_options o)
         if (p[v] < p[least] || (p[v] == p[least] && v > least)) p[v] = 0;
 }
 
-static void ref_sample_fwd(dev *d, tensor index, tensor x, tensor u, sample_options o)
+void ref_sample_fwd(dev *d, tensor index, tensor x, tensor u, sample_options o)
 {
     int64_t V = x.dim[1];
     double *p = scratch(d, V);
@@ -660,7 +597,7 @@ static void ref_sample_fwd(dev *d, tensor index, tensor x, tensor u, sample_opti
     mem_free(p);
 }
 
-static void ref_cross_entropy_fwd(dev *d, tensor loss, tensor lse, tensor x, tensor label, float smoothing)
+void ref_cross_entropy_fwd(dev *d, tensor loss, tensor lse, tensor x, tensor label, float smoothing)
 {
     (void)d;
     int64_t V = x.dim[1];

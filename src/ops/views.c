@@ -4,24 +4,41 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Inputs that an output may be exactly, by name. */
+/* Inputs that an output may be exactly: their names, separated by spaces. */
 static const char *const in_place[OP_COUNT] = {
-    [OP_linear_fwd] = "r",     [OP_layernorm_fwd] = "x",    [OP_rmsnorm_fwd] = "x",
-    [OP_activation_fwd] = "x", [OP_silu_mul_fwd] = "x",     [OP_add_fwd] = "ab",
-    [OP_rope_fwd] = "x",       [OP_image_update_fwd] = "x", [OP_log_softmax_fwd] = "x",
+    [OP_linear_fwd] = "r",        [OP_layernorm_fwd] = "x",     [OP_rmsnorm_fwd] = "x",
+    [OP_activation_fwd] = "x",    [OP_silu_mul_fwd] = "x",      [OP_add_fwd] = "a b",
+    [OP_rope_fwd] = "x",          [OP_image_update_fwd] = "x",  [OP_log_softmax_fwd] = "x",
+    [OP_linear_bwd] = "r",        [OP_layernorm_bwd] = "dy r",  [OP_rmsnorm_bwd] = "dy r",
+    [OP_activation_bwd] = "dy",   [OP_silu_mul_bwd] = "dy x u", [OP_rope_bwd] = "dy",
+    [OP_image_pool_bwd] = "r",    [OP_image_update_bwd] = "dy", [OP_dropout] = "x r",
+    [OP_cross_entropy_bwd] = "x", [OP_mask_loss_bwd] = "x",
 };
 
 int op_outputs(op_id id)
 {
     switch (id) {
-    case OP_layernorm_fwd: return 3;
+    case OP_image_update_bwd: return 7;
+    case OP_relpos_attention_bwd: return 4;
+    case OP_layernorm_fwd:
+    case OP_linear_bwd:
+    case OP_layernorm_bwd:
+    case OP_attention_bwd:
+    case OP_conv_bwd:
+    case OP_conv_transpose_bwd:
+    case OP_mask_loss_fwd:
+    case OP_adamw: return 3;
     case OP_rmsnorm_fwd:
     case OP_attention_fwd:
     case OP_relpos_attention_fwd:
     case OP_image_pool_fwd:
     case OP_argmax_fwd:
     case OP_topk_fwd:
-    case OP_cross_entropy_fwd: return 2;
+    case OP_cross_entropy_fwd:
+    case OP_matmul_bwd:
+    case OP_rmsnorm_bwd:
+    case OP_silu_mul_bwd:
+    case OP_image_pool_bwd: return 2;
     default: return 1;
     }
 }
@@ -103,8 +120,10 @@ static bool same_view(tensor a, tensor b)
 
 static bool may_be(op_id id, const char *input)
 {
-    const char *names = in_place[id];
-    return names && !input[1] && strchr(names, input[0]);
+    size_t n = strlen(input);
+    for (const char *p = in_place[id]; p && *p; p += strcspn(p, " "), p += *p == ' ')
+        if (strcspn(p, " ") == n && memcmp(p, input, n) == 0) return true;
+    return false;
 }
 
 bool op_views_ok(const dev *d, op_id id, const op_arg *args, size_t n, char *why, size_t why_bytes)
