@@ -9,6 +9,9 @@
 #define SETS CLI_DIR "/captions.json"
 #define CONFIG CLI_DIR "/eval.yaml"
 #define RESULTS CLI_DIR "/results"
+#define BROWSER                                                                                                    \
+    "timeout 100 chromium --headless --no-sandbox --disable-gpu --allow-file-access-from-files "                   \
+    "--enable-logging=stderr"
 
 static void write_set(void)
 {
@@ -137,15 +140,16 @@ static void same_under_a_launcher(void)
     }
 }
 
-/* A browser shows the page as it is: all pictures, no message on its console. */
+/* The page as a phone and as a desk show it: all pictures, nothing wider than the screen, no message on the console. */
 static void page_in_a_browser(void)
 {
     static const char probe[] =
-        "<!doctype html><body><iframe width=1000 height=6000 src=report.html onload=\""
-        "let p = [...this.contentDocument.images];"
-        "document.title = p.length + ' pictures, ' + p.filter(i => i.complete &amp;&amp; i.naturalWidth > "
-        "9).length + ' "
-        "seen, ' + (this.contentDocument.documentElement.scrollWidth > 1000 ? 'too wide' : 'fits')\"></iframe>";
+        "<!doctype html><body onload=\"document.title = [...document.querySelectorAll('iframe')].map(f => {"
+        "let d = f.contentDocument, p = [...d.images];"
+        "return p.length + ' pictures, ' + p.filter(i => i.complete &amp;&amp; i.naturalWidth > 9 &amp;&amp; "
+        "i.getBoundingClientRect().width > 99).length + ' seen, ' + (d.documentElement.scrollWidth > f.width ? "
+        "'too wide' : 'fits')}).join('; ')\"><iframe width=390 height=9000 src=report.html></iframe>"
+        "<iframe width=1000 height=6000 src=report.html></iframe>";
     if (system("command -v chromium >/dev/null 2>&1") != 0) {
         check_skip("chromium: no browser");
         return;
@@ -153,14 +157,72 @@ static void page_in_a_browser(void)
     write_set();
     cli_expect("eval " CONFIG, 0, "2 regions", "left out");
     CHECK_OK(file_write(RESULTS "/probe.html", probe, sizeof probe - 1));
-    CHECK(system("timeout 100 chromium --headless --no-sandbox --disable-gpu --allow-file-access-from-files "
-                 "--enable-logging=stderr --virtual-time-budget=5000 --window-size=1100,6200 --dump-dom "
-                 "file://" RESULTS "/probe.html >" RESULTS "/dom 2>" RESULTS "/console") == 0);
+    CHECK(system(BROWSER " --virtual-time-budget=5000 --window-size=1500,9100 --dump-dom file://" RESULTS
+                         "/probe.html >" RESULTS "/dom 2>" RESULTS "/console") == 0);
     char *dom = cli_read(RESULTS "/dom"), *console = cli_read(RESULTS "/console");
-    CHECKF(strstr(dom, "<title>2 pictures, 2 seen, fits</title>"), "%.300s", dom);
+    CHECKF(strstr(dom, "<title>2 pictures, 2 seen, fits; 2 pictures, 2 seen, fits</title>"), "%.300s", dom);
     CHECKF(!strstr(console, "CONSOLE"), "%.1000s", strstr(console, "CONSOLE"));
     mem_free(dom);
     mem_free(console);
+}
+
+/* Pixels of a picture with the colour of boxes, and others that are neither black nor white. */
+static void count_colours(const sca_image *in, size_t *yellow, size_t *coloured)
+{
+    size_t n = (size_t)in->width * (size_t)in->height;
+    *yellow = *coloured = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t *p = in->rgb + 3 * i;
+        *yellow += p[0] > 220 && p[1] > 200 && p[2] < 90;
+        *coloured += p[0] > p[1] + 40 || p[2] > p[0] + 40;
+    }
+}
+
+static void screenshot_of_the_page(void)
+{
+    sca_image shot = { 0 };
+    size_t yellow, coloured;
+    if (system("command -v chromium >/dev/null 2>&1") != 0) {
+        check_skip("chromium: no browser");
+        return;
+    }
+    write_set();
+    cli_expect("eval " CONFIG, 0, "2 regions", "left out");
+    CHECK(system(BROWSER " --hide-scrollbars --window-size=390,2600 --screenshot=" RESULTS
+                         "/shot.png file://" RESULTS "/report.html >" RESULTS "/console 2>&1") == 0);
+    CHECK_OK(image_read(RESULTS "/shot.png", NULL, &shot));
+    CHECKF(shot.height == 2600, "%d x %d", shot.width, shot.height);
+    count_colours(&shot, &yellow, &coloured);
+    CHECKF(yellow > 200 && coloured > 20000, "%zu yellow and %zu coloured pixels", yellow, coloured);
+    sca_image_free(&shot);
+}
+
+/* Three sets with 40 regions each have 108 pictures to show, more than fit. */
+static void page_stays_small(void)
+{
+    str set = { 0 }, yaml = { 0 };
+    str_put(&set, "{\"images\": [{\"id\": 3, \"file_name\": \"photo.jpg\"}], \"annotations\": [");
+    for (int i = 0; i < 40; i++)
+        str_printf(&set, "%s{\"id\": %d, \"image_id\": 3, \"bbox\": [%d, %d, 200, 300], \"caption\": \"a thing\"}",
+                   i ? ", " : "", i, 7 * i, 8 * i);
+    str_put(&set, "]}");
+    str_put(&yaml, "model: {path: " CLI_MODEL "}\ndata:\n  eval:\n");
+    for (int i = 0; i < 3; i++)
+        str_printf(&yaml,
+                   "    - {kind: grit, annotations: " SETS ", images: " SCA_SOURCE "/docs/demo, name: s%d}\n", i);
+    str_put(&yaml, "eval: {output: " RESULTS "}\ngenerate: {beams: 1, max_tokens: 3}\n");
+    write_set();
+    CHECK_OK(file_write(SETS, set.data, set.bytes));
+    CHECK_OK(file_write(CONFIG, yaml.data, yaml.bytes));
+    cli_expect("eval " CONFIG, 0, "s2: grit captions.json, all regions of each image; 40 regions", "left out");
+    char *page = cli_read(RESULTS "/report.html");
+    CHECKF(strlen(page) > 3500000 && strlen(page) < 5000000, "%zu bytes", strlen(page));
+    CHECK(strstr(page, "no room for this photo"));
+    const char *last = strstr(page, "<h2>s2</h2>"); /* every set shows some */
+    CHECK(last && strstr(last, "data:image/jpeg"));
+    mem_free(page);
+    str_free(&set);
+    str_free(&yaml);
 }
 
 static void wrong_masks(void)
@@ -210,6 +272,8 @@ int main(int argc, char **argv)
     RUN(meteor_beside_the_program);
     RUN(same_under_a_launcher);
     RUN(page_in_a_browser);
+    RUN(screenshot_of_the_page);
+    RUN(page_stays_small);
     RUN(wrong_masks);
     RUN(wrong_use);
     return check_done();

@@ -51,6 +51,7 @@ static const char page_head[] =
     "th,td{padding:4px 9px;text-align:right;border-bottom:1px solid var(--line)}th:first-child,td:first-child"
     "{text-align:left;position:sticky;left:0;background:Canvas}\n"
     "tr.group th{text-align:left;background:var(--soft)}tr.ours td{font-weight:600}\n"
+    ".line{display:inline-block;position:sticky;left:9px;max-width:calc(100vw - 46px);white-space:normal}\n"
     ".plots{display:flex;flex-wrap:wrap;gap:16px}.plots figure{margin:0;flex:1 1 300px;min-width:0}\n"
     "svg{width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:currentColor}\n"
     "figcaption{font-size:.9em}\n"
@@ -139,7 +140,7 @@ static void put_published(str *s, const json_t *root, const json_t *set, const b
                  (strcmp(text_of(set, "kind"), "visual_genome") != 0 || images == PUBLISHED_IMAGES);
     if (!p || !box || !whole)
         str_printf(
-            s, "<tr><td class=\"note\" colspan=\"%zu\">%s</td></tr>\n", columns,
+            s, "<tr><td class=\"note\" colspan=\"%zu\"><span class=\"line\">%s</span></td></tr>\n", columns,
             !p     ? "No published row for this protocol."
             : !box ? "Published rows prompt with the box: not comparable."
                    : "Published rows, for scale only: they are of all images of the split, where CIDEr-D weighs "
@@ -170,7 +171,7 @@ static void put_table(str *s, const json_t *root)
     str_put(s, "</tr>\n");
     json_array_foreach(sets, i, set)
     {
-        str_printf(s, "<tr class=\"group\"><th colspan=\"%zu\">", columns);
+        str_printf(s, "<tr class=\"group\"><th colspan=\"%zu\"><span class=\"line\">", columns);
         put_html(s, text_of(set, "name"));
         str_put(s, " &mdash; ");
         put_html(s, text_of(set, "protocol"));
@@ -178,7 +179,7 @@ static void put_table(str *s, const json_t *root)
         put_number_of(s, set, "images", "image");
         str_put(s, ", ");
         put_number_of(s, set, "regions", "region");
-        str_put(s, "</th></tr>\n");
+        str_put(s, "</span></th></tr>\n");
         put_ours(s, set, used);
         put_published(s, root, set, used);
     }
