@@ -5,7 +5,8 @@
 #   tools/build.sh TARGET...    these targets, for example: tools/build.sh all
 #
 # SCA_BUILD_DIR, SCA_BUILD_TYPE: another folder, another build type (Debug, Asan). SCA_BUILD_TESTS=1: the packages
-# that only the tests and checks need, too. SCA_CMAKE_ARGS: more arguments for cmake.
+# that only the tests and checks need, too; SCA_BUILD_BROWSER=1: and Chromium, which the tests of reports look through.
+# SCA_CMAKE_ARGS: more arguments for cmake.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,6 +17,7 @@ packages="gcc g++ cmake ninja-build pkg-config libyaml-dev libjansson-dev zlib1g
 libturbojpeg0-dev libjpeg62-turbo-dev libpng-dev libexif-dev libsentencepiece-dev libutf8proc-dev libzstd-dev
 libstemmer-dev libcairo2-dev fonts-dejavu-core"
 [ -z "${SCA_BUILD_TESTS:-}" ] || packages="$packages clang libclang-rt-14-dev clang-format clang-tidy git libopenmpi-dev openmpi-bin"
+[ -z "${SCA_BUILD_BROWSER:-}" ] || packages="$packages chromium"
 
 missing=
 if command -v dpkg-query >/dev/null; then
