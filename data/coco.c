@@ -107,7 +107,7 @@ static sca_status add_category(loading *l, int64_t index, const json_t *item)
 
 /* ---- annotations -------------------------------------------------------------------------------------------- */
 
-static sca_status keep_region(loading *l, const region_row *region, int64_t image)
+static sca_status keep_region(loading *l, const region_row *region, int64_t image, const json_t *shape)
 {
     size_t n = l->d->n_regions;
     if (n == l->ids_cap) {
@@ -119,7 +119,7 @@ static sca_status keep_region(loading *l, const region_row *region, int64_t imag
     }
     TRY(rows_region(l->d, region));
     l->image_ids[n] = image;
-    return SCA_OK;
+    return l->rule->whole || l->rule->segments ? SCA_OK : rows_mask(l->d, shape);
 }
 
 /* A segment or an annotation; `what` and index name it when it has no id. */
@@ -139,7 +139,7 @@ static sca_status add_region(loading *l, const char *what, int64_t index, const 
         TRY(rows_text(l->d, phrase, bytes, &region.text));
     else
         TRY(category_at(l, category_id, &region.next));
-    return keep_region(l, &region, image);
+    return keep_region(l, &region, image, json_object_get(item, "segmentation"));
 }
 
 static sca_status add_annotation(loading *l, int64_t index, const json_t *item)
@@ -204,7 +204,7 @@ static sca_status load(loading *l)
     TRY(json_stream(d->set.annotations, take_item, l));
     for (size_t i = 0; i < d->n_regions; i++) TRY(link_region(l, (uint32_t)i));
     size_t described = d->n_images;
-    rows_keep(d, has_regions);
+    TRY(rows_keep(d, has_regions));
     d->counts.empty = (int64_t)(described - d->n_images);
     return SCA_OK;
 }

@@ -124,6 +124,20 @@ sca_status dataset_image(const dataset *d, int64_t index, const data_sample *s, 
 /* The mask of a region of that image, filled at the image's size; *found false when it has none. mask_runs_free. */
 sca_status dataset_mask(const dataset *d, int64_t index, const sample_region *r, int width, int height,
                         mask_runs *out, bool *found);
+/* The size of the decoded image, where it is known without decoding: a store, synthetic. */
+bool dataset_size(const dataset *d, int64_t index, int *width, int *height);
+bool dataset_pictures(const dataset *d); /* false: texts, without images and boxes */
+
+/* Image embeddings that a store holds. */
+typedef struct embeddings_info {
+    int grid, channels;  /* each (grid * grid, channels)                         */
+    bool f16;            /* IEEE half, else float                                 */
+    size_t bytes;        /* of one image's                                        */
+    const char *encoder; /* which one made them                                   */
+} embeddings_info;
+const embeddings_info *dataset_embeddings(const dataset *d); /* NULL: it has none */
+sca_status dataset_embedding(const dataset *d, int64_t index, void *out);
+
 int64_t dataset_count(const dataset *d);
 const dataset_counts *dataset_counted(const dataset *d);
 dataset_bad dataset_bad_at(const dataset *d, int64_t index); /* 0 to counts.bad - 1; texts live as long as d */

@@ -8,16 +8,41 @@ static const char *const genome_folders[] = { "VG_100K", "VG_100K_2", NULL };
 static const char *const objects_folders[] = { "val", "train", NULL };
 static const char *const refer_folders[] = { "train2014", "saiapr_tc-12", NULL };
 
+static const char *const sbu_folders[] = { "images", NULL };
+
+/* Kinds of files: annotations that name images in a folder. */
+#define FILES(kind, split, opener, where, how)                                                                     \
+    {                                                                                                              \
+        .name = kind, .default_split = split, .open = opener, .read = rows_read, .folders = where, .rule = how,    \
+        .annotations = true, .images = true                                                                        \
+    }
 static const dataset_kind kinds[] = {
-    { "visual_genome", "test", genome_open, rows_read, NULL, NULL, NULL },
-    { "grit", "", coco_open, rows_read, NULL, genome_folders, &coco_grit },
-    { "coco", "", coco_open, rows_read, NULL, coco_folders, &coco_instances },
-    { "coco_caption", "", coco_open, rows_read, NULL, coco_folders, &coco_captions },
-    { "coco_panoptic", "", coco_open, rows_read, NULL, coco_folders, &coco_segments },
-    { "objects365", "", coco_open, rows_read, NULL, objects_folders, &coco_instances },
-    { "v3det", "", coco_open, rows_read, NULL, NULL, &coco_v3det },
-    { "refcoco", "", refcoco_open, rows_read, NULL, refer_folders, NULL },
+    FILES("visual_genome", "test", genome_open, NULL, NULL),
+    FILES("grit", "", coco_open, genome_folders, &coco_grit),
+    FILES("coco", "", coco_open, coco_folders, &coco_instances),
+    FILES("coco_caption", "", coco_open, coco_folders, &coco_captions),
+    FILES("coco_panoptic", "", coco_open, coco_folders, &coco_segments),
+    FILES("objects365", "", coco_open, objects_folders, &coco_instances),
+    FILES("v3det", "", coco_open, NULL, &coco_v3det),
+    FILES("refcoco", "", refcoco_open, refer_folders, NULL),
+    FILES("sbu", "", sbu_open, sbu_folders, NULL),
+    { .name = "text",
+      .default_split = "",
+      .open = text_open,
+      .read = text_read,
+      .close = text_close,
+      .annotations = true,
+      .texts = true },
+    { .name = "synthetic",
+      .default_split = "train",
+      .open = synthetic_open,
+      .read = synthetic_read,
+      .close = synthetic_close,
+      .image = synthetic_image,
+      .mask = synthetic_mask,
+      .size = synthetic_size },
 };
+#undef FILES
 
 static const char *const reasons[DATASET_REASONS] = {
     [DATASET_TYPE] = "a member is missing or of a wrong type or range",
@@ -59,12 +84,13 @@ static sca_status fail_kind(const char *name)
 
 static sca_status check_set(const config_dataset *set)
 {
-    if (!find_kind(set->kind)) return fail_kind(set->kind);
-    if (!set->annotations[0])
+    const dataset_kind *kind = find_kind(set->kind);
+    if (!kind) return fail_kind(set->kind);
+    if (kind->annotations && !set->annotations[0])
         return status_fail(SCA_ERR_ARGUMENT, "data set of kind %s: give 'annotations'", set->kind);
-    if (!set->images[0])
+    if (kind->images && !set->images[0])
         return status_fail(SCA_ERR_ARGUMENT, "data set of kind %s: give 'images', a folder", set->kind);
-    if (!dir_exists(set->images))
+    if (set->images[0] && !dir_exists(set->images))
         return status_fail(SCA_ERR_IO, "%s: no such folder; 'images' of a data set of kind %s must be one",
                            set->images, set->kind);
     if (set->task[0] && strcmp(set->task, "caption") != 0 && strcmp(set->task, "recognition") != 0)
@@ -139,7 +165,7 @@ static sca_status trim_rows(dataset *d)
     return status;
 }
 
-sca_status dataset_open(const config_dataset *set, dataset **out)
+static sca_status open_set(const config_dataset *set, bool masks, dataset **out)
 {
     sca_status status;
     *out = NULL;
@@ -148,6 +174,7 @@ sca_status dataset_open(const config_dataset *set, dataset **out)
     if (!d) return mem_fail(sizeof *d, "a data set");
     d->kind = find_kind(set->kind);
     d->set = *set;
+    d->with_masks = masks;
     fill_in(&d->set, d->kind);
     TRY_GOTO(fail, d->kind->open(d));
     name_it(&d->set);
@@ -168,6 +195,9 @@ fail:
     return status;
 }
 
+sca_status dataset_open(const config_dataset *set, dataset **out) { return open_set(set, false, out); }
+sca_status dataset_open_masks(const config_dataset *set, dataset **out) { return open_set(set, true, out); }
+
 void dataset_close(dataset *d)
 {
     if (!d) return;
@@ -175,6 +205,8 @@ void dataset_close(dataset *d)
     for (size_t i = 0; i < d->n_files; i++) mem_free(d->files[i]);
     id_map_free(&d->by_id);
     mem_free(d->bad);
+    str_free(&d->mask_text);
+    mem_free(d->mask_at);
     mem_free(d->regions);
     mem_free(d->images);
     str_free(&d->text);
@@ -190,6 +222,39 @@ sca_status dataset_read(const dataset *d, int64_t index, data_sample *out)
         return status_fail(SCA_ERR_ARGUMENT, "%s: image %lld, expected 0 to %lld", dataset_name(d),
                            (long long)index, (long long)d->counts.images - 1);
     return d->kind->read(d, index, out);
+}
+
+sca_status dataset_image(const dataset *d, int64_t index, const data_sample *s, const sca_image_options *o,
+                         sca_image *out)
+{
+    return d->kind->image ? d->kind->image(d, index, o, out) : image_read(s->path, o, out);
+}
+
+sca_status dataset_mask(const dataset *d, int64_t index, const sample_region *r, int width, int height,
+                        mask_runs *out, bool *found)
+{
+    *found = false;
+    *out = (mask_runs){ 0 };
+    if (r->mask < 0) return SCA_OK;
+    return (d->kind->mask ? d->kind->mask : rows_mask_runs)(d, index, r, width, height, out, found);
+}
+
+bool dataset_size(const dataset *d, int64_t index, int *width, int *height)
+{
+    return d->kind->size && d->kind->size(d, index, width, height);
+}
+
+bool dataset_pictures(const dataset *d) { return !d->kind->texts; }
+
+const embeddings_info *dataset_embeddings(const dataset *d)
+{
+    return d->kind->embeddings ? d->kind->embeddings(d) : NULL;
+}
+
+sca_status dataset_embedding(const dataset *d, int64_t index, void *out)
+{
+    ASSERT(dataset_embeddings(d));
+    return d->kind->embedding(d, index, out);
 }
 
 void sample_free(data_sample *s)

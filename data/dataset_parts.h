@@ -14,6 +14,15 @@ typedef struct dataset_kind {
     void (*close)(dataset *d);  /* releases d->own; NULL: nothing to do              */
     const char *const *folders; /* of `images` that may hold the files, NULL at end  */
     const void *rule;           /* what tells rows with the same functions apart     */
+    bool annotations, images;   /* must be given                                     */
+    bool texts;                 /* no images at all                                  */
+    /* Thread-safe; NULL: the file at the sample's path, the masks of the index, no size, no embeddings. */
+    sca_status (*image)(const dataset *d, int64_t index, const sca_image_options *o, sca_image *out);
+    sca_status (*mask)(const dataset *d, int64_t index, const sample_region *r, int width, int height,
+                       mask_runs *out, bool *found);
+    bool (*size)(const dataset *d, int64_t index, int *width, int *height);
+    const embeddings_info *(*embeddings)(const dataset *d);
+    sca_status (*embedding)(const dataset *d, int64_t index, void *out);
 } dataset_kind;
 
 /* ---- numbers by id (rows.c) ---- */
@@ -69,6 +78,11 @@ struct dataset {
     size_t n_images, images_cap, n_regions, regions_cap;
     id_map by_id; /* image id -> image; while opening */
 
+    bool with_masks;
+    str mask_text;   /* annotated masks as JSON, each closed by 0 */
+    size_t *mask_at; /* (regions_cap) of regions, in mask_text; ROWS_NO_FILE: none */
+    size_t masks_cap;
+
     char *files[DATASET_FILES]; /* paths, for bad records */
     size_t n_files, file;       /* file: the one that bad records are of */
     bad_row *bad;
@@ -84,8 +98,13 @@ sca_status rows_image(dataset *d, int64_t id, bool *fresh, image_row **row);
 /* Appended, of no image yet. */
 sca_status rows_region(dataset *d, const region_row *region);
 void rows_link(dataset *d, uint32_t image, uint32_t region); /* the last one of the image from now on */
-/* Keeps the images for which keep says so, in order; counts what is left. */
-void rows_keep(dataset *d, bool (*keep)(const image_row *row));
+/* Keeps the images for which keep says so, in order, without regions that repeat an id of the same image; counts what
+ * is left. */
+sca_status rows_keep(dataset *d, bool (*keep)(const image_row *row));
+/* The annotated mask of the region that was appended last, where masks are kept: polygons or run lengths. */
+sca_status rows_mask(dataset *d, const json_t *shape);
+sca_status rows_mask_runs(const dataset *d, int64_t index, const sample_region *r, int width, int height,
+                          mask_runs *out, bool *found);
 sca_status rows_read(const dataset *d, int64_t index, data_sample *out);
 
 /* ---- members of JSON records (rows.c): false if missing or wrong ---- */
@@ -102,6 +121,19 @@ bool path_stays(const char *name); /* relative, and no component is "..", "." or
 sca_status coco_open(dataset *d);
 sca_status genome_open(dataset *d);
 sca_status refcoco_open(dataset *d);
+sca_status sbu_open(dataset *d);
+
+sca_status text_open(dataset *d);
+sca_status text_read(const dataset *d, int64_t index, data_sample *out);
+void text_close(dataset *d);
+
+sca_status synthetic_open(dataset *d);
+sca_status synthetic_read(const dataset *d, int64_t index, data_sample *out);
+sca_status synthetic_image(const dataset *d, int64_t index, const sca_image_options *o, sca_image *out);
+sca_status synthetic_mask(const dataset *d, int64_t index, const sample_region *r, int width, int height,
+                          mask_runs *out, bool *found);
+bool synthetic_size(const dataset *d, int64_t index, int *width, int *height);
+void synthetic_close(dataset *d);
 
 typedef struct coco_rule {
     bool captions; /* the phrase is the annotation's caption, else the category's name */

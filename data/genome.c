@@ -163,8 +163,8 @@ static sca_status leave_out(loading *l)
         l->d->file = l->d->n_files - (why == DATASET_NO_IMAGE ? 2 : 1);
         if (row->last != NAMED) TRY(rows_bad(l->d, "image", true, row->id, why));
     }
-    rows_keep(l->d, has_file);
-    return SCA_OK;
+    l->d->file = l->d->n_files - 1;
+    return rows_keep(l->d, has_file);
 }
 
 static sca_status load(loading *l, const char *splits, const char *images, const char *descriptions)

@@ -312,7 +312,7 @@ static sca_status link_regions(loading *l)
         memcpy(region->box, box->xywh, sizeof region->box);
         rows_link(d, l->image_of[i], i);
     }
-    rows_keep(d, has_regions);
+    TRY(rows_keep(d, has_regions));
     return SCA_OK;
 }
 

@@ -6,6 +6,7 @@
 #include "data/dataset_parts.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- numbers by id ------------------------------------------------------------------------------------------ */
@@ -125,12 +126,23 @@ sca_status rows_image(dataset *d, int64_t id, bool *fresh, image_row **row)
     return SCA_OK;
 }
 
+static sca_status grow_masks(dataset *d)
+{
+    void *masks = d->mask_at;
+    sca_status status = grow(&masks, d->n_regions, &d->masks_cap, sizeof *d->mask_at, "masks");
+    d->mask_at = masks;
+    TRY(status);
+    d->mask_at[d->n_regions] = ROWS_NO_FILE;
+    return SCA_OK;
+}
+
 sca_status rows_region(dataset *d, const region_row *region)
 {
     void *regions = d->regions;
     sca_status status = grow(&regions, d->n_regions, &d->regions_cap, sizeof *d->regions, "regions");
     d->regions = regions;
     TRY(status);
+    if (d->with_masks) TRY(grow_masks(d));
     d->regions[d->n_regions++] = *region;
     return SCA_OK;
 }
@@ -147,11 +159,76 @@ void rows_link(dataset *d, uint32_t image, uint32_t region)
     row->n++;
 }
 
-void rows_keep(dataset *d, bool (*keep)(const image_row *row))
+/* ---- regions of an image that repeat an id -------------------------------------------------------------------- */
+
+typedef struct numbered {
+    int64_t id;
+    uint32_t region, order;
+} numbered;
+
+static int by_id(const void *a, const void *b)
+{
+    const numbered *x = a, *y = b;
+    if (x->id != y->id) return x->id < y->id ? -1 : 1;
+    return x->order < y->order ? -1 : x->order > y->order;
+}
+
+static bool ascending(const dataset *d, const image_row *row)
+{
+    for (uint32_t r = row->first; r != ID_NONE && d->regions[r].next != ID_NONE; r = d->regions[r].next)
+        if (d->regions[r].id >= d->regions[d->regions[r].next].id) return false;
+    return true;
+}
+
+/* Links the image's regions anew, without those that are marked. */
+static void relink(dataset *d, image_row *row)
+{
+    uint32_t image = (uint32_t)(row - d->images), next = row->first;
+    row->first = row->last = ID_NONE;
+    row->n = 0;
+    while (next != ID_NONE) {
+        uint32_t r = next;
+        next = d->regions[r].next;
+        if (d->regions[r].n > 0) rows_link(d, image, r);
+    }
+}
+
+/* The first one of an id stays. */
+static sca_status drop_repeated(dataset *d, image_row *row, str *room)
+{
+    if (row->n < 2 || ascending(d, row)) return SCA_OK;
+    str_clear(room);
+    uint32_t order = 0;
+    for (uint32_t r = row->first; r != ID_NONE; r = d->regions[r].next) {
+        numbered one = { d->regions[r].id, r, order++ };
+        str_put_bytes(room, &one, sizeof one);
+    }
+    if (room->failed) return mem_fail(room->bytes, "the ids of an image's regions");
+    numbered *all = (void *)room->data;
+    bool any = false;
+    qsort(all, row->n, sizeof *all, by_id);
+    for (uint32_t i = 1; i < row->n; i++) {
+        if (all[i].id != all[i - 1].id) continue;
+        d->regions[all[i].region].n = 0;
+        any = true;
+        TRY(rows_bad(d, "region", true, all[i].id, DATASET_REPEATED));
+    }
+    if (any) relink(d, row);
+    return SCA_OK;
+}
+
+sca_status rows_keep(dataset *d, bool (*keep)(const image_row *row))
 {
     size_t n = 0;
-    for (size_t i = 0; i < d->n_images; i++)
-        if (keep(&d->images[i])) d->images[n++] = d->images[i];
+    str room = { 0 };
+    sca_status status = SCA_OK;
+    for (size_t i = 0; i < d->n_images && status == SCA_OK; i++) {
+        if (!keep(&d->images[i])) continue;
+        status = drop_repeated(d, &d->images[i], &room);
+        d->images[n++] = d->images[i];
+    }
+    str_free(&room);
+    TRY(status);
     d->n_images = n;
     d->counts.images = (int64_t)n;
     d->counts.regions = d->counts.phrases = 0;
@@ -160,6 +237,7 @@ void rows_keep(dataset *d, bool (*keep)(const image_row *row))
         for (uint32_t r = d->images[i].first; r != ID_NONE; r = d->regions[r].next)
             d->counts.phrases += d->regions[r].n;
     }
+    return SCA_OK;
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------ */
@@ -207,6 +285,11 @@ static sca_status sample_alloc(const dataset *d, const image_row *row, data_samp
                     "the regions of an image");
 }
 
+static int64_t mask_of(const dataset *d, uint32_t region)
+{
+    return d->mask_at && d->mask_at[region] != ROWS_NO_FILE ? (int64_t)region : -1;
+}
+
 static void fill_regions(const dataset *d, const image_row *row, data_sample *out)
 {
     const char **phrase = out->phrases;
@@ -219,7 +302,7 @@ static void fill_regions(const dataset *d, const image_row *row, data_sample *ou
                                .box = { b[0], b[1], (double)b[0] + b[2], (double)b[1] + b[3] },
                                .phrases = phrase,
                                .n_phrases = from->n,
-                               .mask = -1 };
+                               .mask = mask_of(d, r) };
         size_t bytes = texts_bytes(d->text.data + from->text, from->n);
         memcpy(text, d->text.data + from->text, bytes);
         for (uint32_t i = 0; i < from->n; i++) {
