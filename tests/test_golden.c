@@ -257,7 +257,7 @@ static void check_encoder(photo *p)
     compare_tensor(p, "patch_embed", x);
     sam_encoder_patches(&r.p, &m->net.encoder, x, x4, true);
     for (int i = 0; i < m->sizes.sam.layers; i++) {
-        sam_encoder_layer(&r.p, &m->net.encoder, i, x);
+        sam_encoder_layer(&r.p, &m->net.encoder, i, x, x, NULL);
         snprintf(name, sizeof name, "encoder_block%d", i);
         compare_tensor(p, name, x);
     }
@@ -285,7 +285,7 @@ static void check_decoder(photo *p)
         compare_rows(p, "sam_image_out_prompt0", tensor_at(in.x, 0), 64, 8);
         tensor all = pass_3d(&r.p, g.N, mixer_token_count(&m->net.mixer, &in), c->sam.channels), y = in.x;
         if (m->net.mixer.rule->raw) in.x = tensor_expand(tensor_unsqueeze(p->s->base, 0), 0, g.N);
-        mixer_tokens_fwd(&r.p, &m->net.mixer, all, y, &in, m->pe);
+        mixer_tokens_fwd(&r.p, &m->net.mixer, all, y, &in, m->pe, NULL);
         if (g.N == p->n) compare_tensor(p, "mixer_tokens_out", all);
         compare_rows(p, "mixer_image_out_prompt0", tensor_at(y, 0), 64, 8);
     }

@@ -1,5 +1,6 @@
 /* test_nn.c - modules: the absorbed two-way transformer against the formulas of model.md 4 written out plainly, and
- * the language model's cache against the whole sequence at once; both in double. */
+ * the language model's cache against the whole sequence at once; every module's backward against differences. All in
+ * double. */
 #include "check.h"
 
 #include "base/rng.h"
@@ -11,7 +12,7 @@
 
 typedef struct bench {
     dev *d;
-    arena weights, temp;
+    arena weights, temp, keep;
     param_set set;
     pass p;
 } bench;
@@ -22,12 +23,14 @@ static void bench_open(bench *b)
     CHECK_OK(dev_open("ref", "", &b->d));
     CHECK_OK(arena_open(b->d, (size_t)64 << 20, &b->weights));
     CHECK_OK(arena_open(b->d, (size_t)64 << 20, &b->temp));
-    b->p = (pass){ b->d, &b->temp };
+    CHECK_OK(arena_open(b->d, (size_t)64 << 20, &b->keep));
+    b->p = (pass){ .d = b->d, .temp = &b->temp, .keep = &b->keep };
 }
 
 static void bench_close(bench *b)
 {
     param_set_free(&b->set);
+    arena_close(&b->keep);
     arena_close(&b->temp);
     arena_close(&b->weights);
     dev_close(b->d);
@@ -44,13 +47,15 @@ static void fill(tensor t, const char *name, double scale, double offset)
     }
 }
 
-/* Norm weights around 1, everything else around 0. */
+/* Norm weights around 1, everything else around 0; gradients of 0. */
 static void place_random(bench *b)
 {
     for (size_t i = 0; i < b->set.n; i++) {
         param_entry *e = &b->set.entries[i];
         e->p->v = arena_tensor(&b->weights, DT_F64, e->ndim, e->dim);
+        e->p->g = arena_tensor(&b->weights, DT_F64, e->ndim, e->dim);
         fill(e->p->v, e->name, 0.3, e->init == INIT_ONE ? 1 : 0);
+        op_fill(b->d, e->p->g, 0);
     }
 }
 
@@ -188,7 +193,7 @@ static void twoway_is_its_formula(void)
     fill(t, "tokens", 1, 0);
     fill(x, "image", 1, 0);
     fill(pe, "positions", 1, 0);
-    twoway_fwd(&b.p, &m, q, y, t, tensor_expand(tensor_unsqueeze(x, 0), 0, N), pe); /* the image repeats */
+    twoway_fwd(&b.p, &m, q, y, t, tensor_expand(tensor_unsqueeze(x, 0), 0, N), pe, NULL); /* the image repeats */
     CHECK_OK(dev_check(b.d));
     for (int n = 0; n < N; n++) {
         double Q[T * C], K[S * C];
@@ -199,7 +204,7 @@ static void twoway_is_its_formula(void)
         CHECKF(distance(K, (const double *)y.data + n * S * C, S * C) < 1e-9,
                "image tokens of region %d differ by %g", n, distance(K, (const double *)y.data + n * S * C, S * C));
     }
-    twoway_fwd(&b.p, &m, q, y, t, y, pe); /* in place: other input, so other numbers, but no failure */
+    twoway_fwd(&b.p, &m, q, y, t, y, pe, NULL); /* in place: other input, so other numbers, but no failure */
     CHECK_OK(dev_check(b.d));
     twoway_free(&m);
     bench_close(&b);
@@ -256,6 +261,319 @@ static void lm_cache_equals_whole(lm_family family)
 static void gpt2_cache(void) { lm_cache_equals_whole(LM_GPT2); }
 static void llama_cache(void) { lm_cache_equals_whole(LM_LLAMA); }
 
+/* ---- backward against differences --------------------------------------------------------------------- */
+
+/* A module between inputs and outputs; the loss is the sum of out * weight. */
+typedef struct trial trial;
+struct trial {
+    bench b;
+    const char *name;
+    tensor in[3], din[3], out[2], weight[2];
+    int n_in, n_out;
+    void (*fwd)(trial *t); /* keeps */
+    void (*bwd)(trial *t); /* din from weight, and the gradients */
+    twoway two;
+    twoway_kept two_kept;
+    lm lm;
+    lm_config lm_config;
+    lm_kept lm_kept;
+    sam_config sam;
+    mask_decoder decoder;
+    masks_kept masks_kept;
+    ffn_kept iou_kept;
+    sam_encoder encoder;
+    encoder_kept encoder_kept;
+    bool repeat;
+};
+
+static tensor trial_tensor(trial *t, const char *name, int ndim, const int64_t *dim)
+{
+    tensor v = arena_tensor(&t->b.weights, DT_F64, ndim, dim);
+    fill(v, name, 1, 0);
+    return v;
+}
+
+static void trial_in(trial *t, const char *name, int ndim, const int64_t *dim)
+{
+    t->din[t->n_in] = trial_tensor(t, "din", ndim, dim);
+    t->in[t->n_in++] = trial_tensor(t, name, ndim, dim);
+}
+
+static void trial_out(trial *t, const char *name, int ndim, const int64_t *dim)
+{
+    t->weight[t->n_out] = trial_tensor(t, name, ndim, dim);
+    t->out[t->n_out++] = trial_tensor(t, "out", ndim, dim);
+}
+
+/* The loss, and how large its parts are. */
+static double trial_loss(trial *t, double *scale)
+{
+    double sum = 0;
+    *scale = 0;
+    t->fwd(t);
+    CHECK_OK(dev_check(t->b.d));
+    for (int k = 0; k < t->n_out; k++)
+        for (int64_t i = 0; i < tensor_count(t->out[k]); i++) {
+            double part = ((double *)t->out[k].data)[i] * ((double *)t->weight[k].data)[i];
+            sum += part;
+            *scale += fabs(part);
+        }
+    arena_release(&t->b.temp, 0);
+    arena_release(&t->b.keep, 0);
+    return sum;
+}
+
+/* The gradient g of v along a random direction. */
+static void trial_direction(trial *t, const char *name, tensor v, tensor g)
+{
+    const double h = 1e-6;
+    int64_t n = tensor_count(v);
+    double *x = v.data, *old = mem_alloc((size_t)n * sizeof *old), *way = mem_alloc((size_t)n * sizeof *way);
+    double want = 0, square = 0, scale;
+    tensor direction = tensor_on(way, DT_F64, 1, &n);
+    fill(direction, name, 1, 0);
+    for (int64_t i = 0; i < n; i++) {
+        old[i] = x[i];
+        want += way[i] * ((double *)g.data)[i];
+        square += ((double *)g.data)[i] * ((double *)g.data)[i];
+    }
+    for (int64_t i = 0; i < n; i++) x[i] = old[i] + h * way[i];
+    double more = trial_loss(t, &scale);
+    for (int64_t i = 0; i < n; i++) x[i] = old[i] - h * way[i];
+    double less = trial_loss(t, &scale), got = (more - less) / (2 * h);
+    memcpy(x, old, (size_t)n * sizeof *x);
+    CHECKF(fabs(got - want) <= 1e-6 * sqrt(square) + 1e-9 * scale,
+           "%s, %s: the difference is %.10g, the gradient %.10g", t->name, name, got, want);
+    mem_free(old);
+    mem_free(way);
+}
+
+static void trial_run(trial *t, const char *name)
+{
+    t->name = name;
+    t->fwd(t);
+    t->bwd(t);
+    CHECK_OK(dev_check(t->b.d));
+    arena_release(&t->b.temp, 0);
+    arena_release(&t->b.keep, 0);
+    for (int i = 0; i < t->n_in; i++) {
+        char what[16];
+        snprintf(what, sizeof what, "input %d", i);
+        trial_direction(t, what, t->in[i], t->din[i]);
+    }
+    for (size_t i = 0; i < t->b.set.n; i++) {
+        const param_entry *e = &t->b.set.entries[i];
+        trial_direction(t, e->name, e->p->v, e->p->g);
+    }
+}
+
+static tensor trial_image(trial *t) { return t->repeat ? tensor_expand(t->in[1], 0, N) : t->in[1]; }
+
+static void twoway_trial_fwd(trial *t)
+{
+    twoway_fwd(&t->b.p, &t->two, t->out[0], t->out[1], t->in[0], trial_image(t), t->in[2], &t->two_kept);
+}
+
+static void twoway_trial_bwd(trial *t)
+{
+    tensor dx = pass_3d(&t->b.p, N, S, C);
+    op_copy(t->b.d, dx, t->weight[1]);
+    twoway_bwd(&t->b.p, &t->two, t->din[0], dx, t->weight[0], dx, &t->two_kept); /* in place */
+    op_sum(t->b.d, t->din[1], dx, false);                                        /* a copy where nothing repeats */
+}
+
+static void twoway_gradients(bool repeat)
+{
+    trial t = { .fwd = twoway_trial_fwd, .bwd = twoway_trial_bwd, .repeat = repeat };
+    bench_open(&t.b);
+    twoway_options o = {
+        .layers = LAYERS, .heads = HEADS, .C = C, .downsample = DOWN, .mlp = HIDDEN, .act = ACT_RELU, .eps = 1e-6f
+    };
+    CHECK_OK(twoway_bind(&t.b.set, &t.two, "t", o));
+    CHECK_OK(twoway_kept_open(&t.two_kept, &t.two));
+    place_random(&t.b);
+    trial_in(&t, "tokens", 3, (int64_t[]){ N, T, C });
+    trial_in(&t, "image", 3, (int64_t[]){ repeat ? 1 : N, S, C });
+    trial_out(&t, "to tokens", 3, (int64_t[]){ N, T, C });
+    trial_out(&t, "to image", 3, (int64_t[]){ N, S, C });
+    t.in[2] = trial_tensor(&t, "positions", 2, (int64_t[]){ S, C });
+    trial_run(&t, repeat ? "two-way transformer of one image" : "two-way transformer");
+    twoway_kept_free(&t.two_kept);
+    twoway_free(&t.two);
+    bench_close(&t.b);
+}
+
+static void twoway_backward(void)
+{
+    twoway_gradients(false);
+    twoway_gradients(true);
+}
+
+static void lm_trial_fwd(trial *t)
+{
+    tensor h = pass_3d(&t->b.p, 2, WORDS, t->lm_config.width), y = pass_3d(&t->b.p, 2, WORDS, t->lm_config.width);
+    tensor ids = pass_ids(&t->b.p, 4), text = pass_2d(&t->b.p, 4, t->lm_config.width);
+    dev_put(t->b.d, ids, (int32_t[]){ 3, 0, 3, 5 }, 4 * sizeof(int32_t));
+    op_copy(t->b.d, h, t->in[0]);
+    lm_embed(&t->b.p, &t->lm, text, ids);
+    op_copy(t->b.d, tensor_slice(h, 1, 3, 2), tensor_reshape3(text, 2, 2, t->lm_config.width));
+    lm_whole_fwd(&t->b.p, &t->lm, y, h, &t->lm_kept);
+    lm_logits(&t->b.p, &t->lm, t->out[0], tensor_reshape2(y, 2 * WORDS, t->lm_config.width));
+    t->in[2] = y;
+    t->in[1] = ids;
+}
+
+static void lm_trial_bwd(trial *t)
+{
+    int64_t d = t->lm_config.width;
+    tensor dy = pass_3d(&t->b.p, 2, WORDS, d), dtext = pass_2d(&t->b.p, 4, d),
+           part = tensor_slice(t->din[0], 1, 3, 2);
+    lm_logits_bwd(&t->b.p, &t->lm, tensor_reshape2(dy, 2 * WORDS, d), t->weight[0],
+                  tensor_reshape2(t->in[2], 2 * WORDS, d));
+    lm_whole_bwd(&t->b.p, &t->lm, t->din[0], dy, &t->lm_kept);
+    op_copy(t->b.d, tensor_reshape3(dtext, 2, 2, d), part);
+    lm_embed_bwd(&t->b.p, &t->lm, dtext, t->in[1]);
+    op_fill(t->b.d, part, 0); /* the input is overwritten there */
+}
+
+static void lm_gradients(lm_family family, bool tied, bool drop, bool recompute)
+{
+    trial t = { .fwd = lm_trial_fwd, .bwd = lm_trial_bwd };
+    bench_open(&t.b);
+    t.lm_config = (lm_config){ .family = family,
+                               .width = 24,
+                               .layers = 3,
+                               .heads = 4,
+                               .kv_heads = family == LM_LLAMA ? 2 : 4,
+                               .head = 6,
+                               .mlp = 20,
+                               .vocab = 11,
+                               .positions = 16,
+                               .act = ACT_GELU_TANH,
+                               .eps = 1e-5f,
+                               .rope_theta = 10000,
+                               .dropout_embd = 0.1,
+                               .dropout_attn = 0.2,
+                               .dropout_resid = 0.3,
+                               .tied = tied };
+    CHECK_OK(lm_bind(&t.b.set, &t.lm, &t.lm_config));
+    CHECK_OK(lm_kept_open(&t.lm_kept, &t.lm, recompute));
+    t.lm_kept.drop = drop;
+    t.lm_kept.key = 99;
+    place_random(&t.b);
+    if (tied) { /* one value, one gradient */
+        t.lm.head = t.lm.embedding;
+        t.b.set.n--;
+    }
+    trial_in(&t, "input", 3, (int64_t[]){ 2, WORDS, 24 });
+    trial_out(&t, "to logits", 2, (int64_t[]){ 2 * WORDS, 11 });
+    trial_run(&t, family == LM_LLAMA ? "LLaMA" : tied ? "GPT-2, tied" : drop ? "GPT-2 with dropout" : "GPT-2");
+    if (tied) t.b.set.n++;
+    lm_kept_free(&t.lm_kept);
+    lm_free(&t.lm);
+    bench_close(&t.b);
+}
+
+static void lm_backward(void)
+{
+    lm_gradients(LM_GPT2, false, true, false);
+    lm_gradients(LM_GPT2, true, false, false);
+    lm_gradients(LM_GPT2, false, true, true);
+    lm_gradients(LM_LLAMA, false, false, false);
+    lm_gradients(LM_LLAMA, false, false, true);
+}
+
+/* A SAM of the smallest sizes that still have windows that do not divide the map. */
+static sam_config tiny_sam(void)
+{
+    return (sam_config){ .image = 20,
+                         .patch = 4,
+                         .grid = 5,
+                         .width = 12,
+                         .layers = 2,
+                         .heads = 2,
+                         .mlp = 14,
+                         .window = 3,
+                         .global = { false, true },
+                         .qkv_bias = true,
+                         .abs_pos = true,
+                         .rel_pos = true,
+                         .encoder_act = ACT_GELU,
+                         .encoder_eps = 1e-6f,
+                         .channels = 16,
+                         .mask_channels = 8,
+                         .prompt_act = ACT_GELU,
+                         .prompt_eps = 1e-6f,
+                         .pos_feats = 8,
+                         .decoder_layers = 1,
+                         .decoder_heads = 2,
+                         .decoder_mlp = 12,
+                         .downsample = 2,
+                         .masks = 4,
+                         .iou_depth = 3,
+                         .iou_hidden = 10,
+                         .decoder_act = ACT_RELU,
+                         .decoder_eps = 1e-6f };
+}
+
+static void heads_trial_fwd(trial *t)
+{
+    mask_decoder_masks(&t->b.p, &t->decoder, t->out[0], t->in[0], t->in[1], &t->masks_kept);
+    mask_decoder_iou(&t->b.p, &t->decoder, t->out[1], t->in[0], &t->iou_kept);
+}
+
+static void heads_trial_bwd(trial *t)
+{
+    op_fill(t->b.d, t->din[0], 0);
+    mask_decoder_masks_bwd(&t->b.p, &t->decoder, t->din[0], t->din[1], t->weight[0], &t->masks_kept);
+    mask_decoder_iou_bwd(&t->b.p, &t->decoder, t->din[0], t->weight[1], &t->iou_kept);
+}
+
+static void heads_backward(void)
+{
+    trial t = { .fwd = heads_trial_fwd, .bwd = heads_trial_bwd, .sam = tiny_sam() };
+    bench_open(&t.b);
+    CHECK_OK(mask_decoder_bind(&t.b.set, &t.decoder, &t.sam));
+    CHECK_OK(masks_kept_open(&t.masks_kept, &t.decoder));
+    place_random(&t.b);
+    trial_in(&t, "tokens", 3, (int64_t[]){ N, 7, 16 });
+    trial_in(&t, "image", 3, (int64_t[]){ N, 25, 16 });
+    trial_out(&t, "to masks", 4, (int64_t[]){ N, 4, 20, 20 });
+    trial_out(&t, "to scores", 2, (int64_t[]){ N, 4 });
+    trial_run(&t, "mask heads");
+    masks_kept_free(&t.masks_kept);
+    mask_decoder_free(&t.decoder);
+    bench_close(&t.b);
+}
+
+static void encoder_trial_fwd(trial *t)
+{
+    sam_encoder_fwd(&t->b.p, &t->encoder, t->out[0], t->in[0], &t->encoder_kept);
+}
+
+static void encoder_trial_bwd(trial *t) { sam_encoder_bwd(&t->b.p, &t->encoder, t->weight[0], &t->encoder_kept); }
+
+static void encoder_gradients(bool recompute)
+{
+    trial t = { .fwd = encoder_trial_fwd, .bwd = encoder_trial_bwd, .sam = tiny_sam() };
+    bench_open(&t.b);
+    CHECK_OK(sam_encoder_bind(&t.b.set, &t.encoder, &t.sam));
+    CHECK_OK(sam_encoder_kept_open(&t.encoder_kept, &t.encoder, recompute));
+    place_random(&t.b);
+    t.in[0] = trial_tensor(&t, "pixels", 4, (int64_t[]){ 1, 20, 20, 3 });
+    trial_out(&t, "to embedding", 2, (int64_t[]){ 25, 16 });
+    trial_run(&t, recompute ? "encoder, recomputed" : "encoder");
+    sam_encoder_kept_free(&t.encoder_kept);
+    sam_encoder_free(&t.encoder);
+    bench_close(&t.b);
+}
+
+static void encoder_backward(void)
+{
+    encoder_gradients(false);
+    encoder_gradients(true);
+}
+
 /* ---- the registry ------------------------------------------------------------------------------------ */
 
 static void registry(void)
@@ -280,5 +598,9 @@ int main(int argc, char **argv)
     RUN(twoway_is_its_formula);
     RUN(gpt2_cache);
     RUN(llama_cache);
+    RUN(twoway_backward);
+    RUN(lm_backward);
+    RUN(heads_backward);
+    RUN(encoder_backward);
     return check_done();
 }

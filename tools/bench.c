@@ -266,7 +266,7 @@ static sca_status mix(bench *b, int n)
     size_t mark = arena_mark(r.p.temp);
     sca_status status = decode(&r, b->photo, &g, b->prompts, b->m->pe, &out);
     tensor mixed = pass_3d(&r.p, n, (int64_t)c->caption_tokens * c->caption_heads, c->sam.channels);
-    if (status == SCA_OK) mixer_fwd(&r.p, &r.n->mixer, mixed, out.to_mixer.x, &out.to_mixer, b->m->pe);
+    if (status == SCA_OK) mixer_fwd(&r.p, &r.n->mixer, mixed, out.to_mixer.x, &out.to_mixer, b->m->pe, NULL);
     arena_release(r.p.temp, mark);
     return status == SCA_OK ? dev_check(b->m->d) : status;
 }
@@ -283,7 +283,7 @@ static sca_status step(bench *b, int n)
         if (d->kind->host_memory) memset(b->memory.base, 0, TEMP_BYTES); /* the cache must not hold denormals */
     }
     arena_release(&b->memory, 0);
-    pass p = { d, &b->memory };
+    pass p = { .d = d, .temp = &b->memory };
     lm_cache cache = lm_cache_new(&p, m, n, BEFORE + 1);
     tensor index = tensor_reshape2(pass_ids(&p, (int64_t)n * (BEFORE + 1)), n, BEFORE + 1),
            tokens = pass_ids(&p, n);
@@ -549,8 +549,9 @@ static sca_status run_real(const char *sam, const char *text, const char *precis
     bench b = { 0 };
     sca_status status;
     TRY_GOTO(done, bench_open(&b, sam, text, precision, threads));
-    size_t mapped, owned;
-    place_bytes(&b.m->net.params, &b.m->from, b.m->d->kind, b.m->precision, &owned, &mapped);
+    size_t mapped, placed[2];
+    place_bytes(&b.m->net.params, &b.m->from, b.m->d->kind, b.m->precision, placed, &mapped);
+    size_t owned = placed[0] + placed[1];
     double start = now_s();
     TRY_GOTO(done, whole(&b, REGIONS));
     double seconds = now_s() - start, gib = 1u << 30;

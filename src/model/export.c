@@ -13,9 +13,9 @@ static bool written(const param_entry *e, bool trained_only)
     return !e->alias || text_ends(e->name, "lm_head.weight");
 }
 
-static sca_status put_entries(const sources *s, const param_set *params, const weight_entry *list,
-                              bool trained_only, safetensors_out *file)
+static sca_status put_entries(const model *m, const weight_entry *list, bool trained_only, safetensors_out *file)
 {
+    const param_set *params = &m->net.params;
     size_t k = 0;
     for (size_t i = 0; i < params->n; i++) {
         const param_entry *e = &params->entries[i];
@@ -24,7 +24,7 @@ static sca_status put_entries(const sources *s, const param_set *params, const w
         size_t bytes = (size_t)param_count(e) * dtype_bytes(type);
         void *data = mem_alloc(bytes);
         if (!data) return mem_fail(bytes, e->name);
-        sca_status status = sources_read(s, params, i, type, data);
+        sca_status status = model_value(m, i, type, data);
         if (status == SCA_OK) status = safetensors_put(file, data, bytes);
         mem_free(data);
         TRY(status);
@@ -33,9 +33,10 @@ static sca_status put_entries(const sources *s, const param_set *params, const w
     return SCA_OK;
 }
 
-static sca_status write_weights(const char *path, const sources *s, const param_set *params, dtype type,
-                                bool trained_only)
+static sca_status write_weights(const char *path, const model *m, dtype type, bool trained_only)
 {
+    const sources *s = &m->from;
+    const param_set *params = &m->net.params;
     weight_entry *list = mem_zero(params->n, sizeof *list);
     if (!list) return mem_fail(params->n * sizeof *list, "the list of tensors");
     size_t n = 0;
@@ -49,7 +50,7 @@ static sca_status write_weights(const char *path, const sources *s, const param_
     }
     safetensors_out *file = NULL;
     sca_status status = safetensors_create(path, list, n, &file);
-    if (status == SCA_OK) status = put_entries(s, params, list, trained_only, file);
+    if (status == SCA_OK) status = put_entries(m, list, trained_only, file);
     if (status == SCA_OK)
         status = safetensors_commit(file);
     else
@@ -82,11 +83,9 @@ static sca_status save_config(const char *dir, const model_config *c, dtype type
 
 sca_status model_export(const model *m, const char *path, dtype type, bool trained_only)
 {
-    const sources *s = &m->from;
-    const param_set *params = &m->net.params;
     if (type != DT_NONE && type != DT_F32 && type != DT_F16 && type != DT_BF16)
         return status_fail(SCA_ERR_ARGUMENT, "export as %s: expected f32, f16 or bf16", dtype_name(type));
-    if (text_ends(path, ".safetensors")) return write_weights(path, s, params, type, trained_only);
+    if (text_ends(path, ".safetensors")) return write_weights(path, m, type, trained_only);
     const model_config *c = model_sizes(m);
     TRY(dir_make(path));
     if (model_tokenizer(m))
@@ -96,7 +95,7 @@ sca_status model_export(const model *m, const char *path, dtype type, bool train
     if (c->generation) TRY(save_json(path, "generation_config.json", c->generation));
     char *file = path_join(path, "model.safetensors"); /* last: a directory without it is visibly incomplete */
     if (!file) return mem_fail(strlen(path), "a path");
-    sca_status status = write_weights(file, s, params, type, trained_only);
+    sca_status status = write_weights(file, m, type, trained_only);
     mem_free(file);
     return status;
 }

@@ -28,11 +28,17 @@ sca_status sources_read(const sources *s, const param_set *params, size_t i, dty
 /* Refuses NaN and infinity in mapped data. */
 sca_status sources_check(const weight *w);
 
-/* Bytes that the parameters take in the device's memory, and in mapped files that are used in place. */
-void place_bytes(const param_set *params, const sources *s, const backend *kind, dtype precision, size_t *bytes,
+/* Bytes that the parameters take in the device's memory, frozen and trained, and in mapped files that are used in place.
+ */
+void place_bytes(const param_set *params, const sources *s, const backend *kind, dtype precision, size_t bytes[2],
                  size_t *mapped);
-/* Puts every parameter on the device. sources NULL: shapes only, everything f32, for a plan. */
-sca_status place(const param_set *params, const sources *s, arena *into, dtype precision);
+/* Puts the frozen parameters on the device into into[0], the trained ones into into[1]; that may be NULL: then they are
+ * left out. sources NULL: shapes only, everything f32, for a plan. */
+sca_status place(const param_set *params, const sources *s, arena *const into[2], dtype precision);
+/* Gives second names what they share, once it is placed. */
+void place_shared(const param_set *params, const sources *s);
+/* Which parameters are to be trained, by train.trainable and train.objective. true: that changed something. */
+bool mark_trained(const config *c, const param_set *params);
 
 struct model {
     model_config sizes;
@@ -40,8 +46,9 @@ struct model {
     dtype precision;
     sources from;
     dev *d, *null;
-    net net, plan; /* parameters on d, and their shapes on null */
-    arena weights, plan_weights, temp;
+    net net, plan;                              /* parameters on d, and their shapes on null */
+    arena weights, trained, plan_weights, temp; /* trained: what may be trained, apart from the rest */
+    bool live;            /* trained values are those in `trained`, no longer those of the files */
     tensor pe;            /* (S,C) position code of the image tokens, in weights */
     tokenizer *tokenizer; /* NULL: captions are ids */
     int64_t streams;      /* sequences sampled so far */
@@ -69,6 +76,13 @@ sca_status temp_reserve(model *m, size_t measured);
 int64_t image_tokens(const model_config *c);
 tensor image_map(arena *a, const model_config *c); /* (S,C) */
 
+/* Opens the parts of a model that need no memory for weights: sizes, shapes, files, device. */
+sca_status model_prepare(const config *c, model *m);
+/* Puts the weights on the device, those that are trained only if wanted, and the position code beside them. */
+sca_status model_place(model *m, bool trained);
+/* The value of parameter i as it is now. out: caller's. */
+sca_status model_value(const model *m, size_t i, dtype to, void *out);
+
 /* Peaks of temporary memory, measured on the null device: encoding; captions and masks of regions with a box. */
 sca_status encode_peak(model *m, size_t *peak);
 sca_status boxes_peak(model *m, int regions, size_t *peak);
@@ -85,6 +99,11 @@ typedef struct decoded {
     mixer_input to_mixer; /* tokens, fused (N,T,C); sparse; x (N,S,C) */
     tensor iou;           /* (N,masks) */
 } decoded;
+/* Room for what goes through the decoder of N regions with n sparse tokens each. */
+mixer_input decoded_new(const pass *to, const sam_config *c, int64_t N, int64_t n);
+/* Fills it from the prompt tokens list[N][n] and the image tokens x (N,S,C), which may be out->x without k. */
+void decode_tokens(const pass *p, const net *m, const mixer_input *out, const prompt_token *list, tensor x,
+                   tensor pe, twoway_kept *k);
 /* The decoder's outputs for a group, in temp; prompts NULL: a plan. */
 sca_status decode(const run *r, const scene *s, const group *g, const sca_prompt *prompts, tensor pe, decoded *out);
 

@@ -1,5 +1,6 @@
 /* lm.c - decoder-only language models: GPT-2 and LLaMA as rows of one set of choices.
  * Source: transformers 4.36.2 modeling_gpt2.py, modeling_llama.py; model.md 8. */
+#include "base/rng.h"
 #include "model/model.h"
 
 #include <math.h>
@@ -61,6 +62,25 @@ void lm_free(lm *m)
     m->blocks = NULL;
 }
 
+sca_status lm_kept_open(lm_kept *k, const lm *m, bool recompute)
+{
+    size_t layers = (size_t)m->config->layers;
+    *k = (lm_kept){ .recompute = recompute };
+    k->blocks = mem_zero(layers, sizeof *k->blocks);
+    k->inputs = mem_zero(layers, sizeof *k->inputs);
+    if (k->blocks && k->inputs) return SCA_OK;
+    lm_kept_free(k);
+    return mem_fail(layers * sizeof *k->blocks, "what a language model keeps");
+}
+
+void lm_kept_free(lm_kept *k)
+{
+    mem_free(k->blocks);
+    mem_free(k->inputs);
+    k->blocks = NULL;
+    k->inputs = NULL;
+}
+
 /* ---- forward ----------------------------------------------------------------------------------------- */
 
 lm_cache lm_cache_new(const pass *p, const lm *m, int64_t rows, int64_t T)
@@ -69,14 +89,28 @@ lm_cache lm_cache_new(const pass *p, const lm *m, int64_t rows, int64_t T)
     return (lm_cache){ pass_4d(p, layers, rows, T, width), pass_4d(p, layers, rows, T, width) };
 }
 
-typedef struct step { /* one call of lm_fwd */
+typedef struct step { /* one call */
     const pass *p;
     const lm *m;
     int64_t B, T, first;
-    const lm_cache *cache;
+    const lm_cache *cache; /* NULL: whole sequences, which see themselves alone */
     int64_t row_step;
     tensor index;
+    const uint64_t *dropout; /* NULL: none */
 } step;
+
+/* Where tensors live that backward needs: without k they are temporary. */
+static pass keeping(const step *s, const void *k) { return k ? pass_keeping(s->p) : *s->p; }
+
+/* The three places of dropout in a block, and the embeddings; each has numbers of its own. */
+enum { DROP_ATTENTION, DROP_OUT, DROP_DOWN, DROP_SITES };
+
+static dropout_options drop_at(const step *s, double rate, int layer, int site)
+{
+    if (!s->dropout || rate <= 0) return (dropout_options){ .rate = 0 };
+    rng_block b = rng_philox(*s->dropout, (uint64_t)(layer * DROP_SITES + site), 1);
+    return (dropout_options){ .rate = (float)rate, .key = (uint64_t)b.word[1] << 32 | b.word[0] };
+}
 
 /* Where the B sequences of this step write in one layer's cache (rows,T,G*D): (B,T,G*D). */
 static tensor cache_target(const step *s, tensor cache)
@@ -91,74 +125,149 @@ static tensor cache_source(const step *s, tensor cache)
     return tensor_split(tensor_slice(cache, 1, 0, s->first + s->T), 2, s->m->config->kv_heads);
 }
 
-/* q,k,v (B*T, ..) of normalised y; q of LLaMA and k are rotated. */
-static void project(const step *s, const lm_block *b, tensor y, tensor *q, tensor *k, tensor *v)
+static int64_t query_width(const lm_config *c) { return (int64_t)c->heads * c->head; }
+static int64_t key_width(const lm_config *c) { return (int64_t)c->kv_heads * c->head; }
+
+/* GPT-2: the three parts of one product. all (R, 3*H*D) */
+static void split_qkv(tensor all, tensor part[3])
 {
-    const lm_config *c = s->m->config;
-    int64_t R = s->B * s->T, queries = (int64_t)c->heads * c->head, keys = (int64_t)c->kv_heads * c->head;
-    if (c->family == LM_GPT2) {
-        tensor all = pass_2d(s->p, R, 3 * queries);
-        linear_fwd(s->p, &b->qkv, all, y, ACT_NONE, tensor_none());
-        *q = tensor_slice(all, 1, 0, queries);
-        *k = tensor_slice(all, 1, queries, queries);
-        *v = tensor_slice(all, 1, 2 * queries, queries);
-        return;
-    }
-    *q = pass_2d(s->p, R, queries);
-    *k = pass_2d(s->p, R, keys);
-    *v = pass_2d(s->p, R, keys);
-    linear_fwd(s->p, &b->q, *q, y, ACT_NONE, tensor_none());
-    linear_fwd(s->p, &b->k, *k, y, ACT_NONE, tensor_none());
-    linear_fwd(s->p, &b->v, *v, y, ACT_NONE, tensor_none());
-    rope_options rope = { .first = s->first, .theta = c->rope_theta };
-    tensor q4 = tensor_reshape4(*q, s->B, s->T, c->heads, c->head);
-    tensor k4 = tensor_reshape4(*k, s->B, s->T, c->kv_heads, c->head);
-    op_rope_fwd(s->p->d, q4, q4, rope);
-    op_rope_fwd(s->p->d, k4, k4, rope);
+    for (int i = 0; i < 3; i++) part[i] = tensor_slice(all, 1, i * (all.dim[1] / 3), all.dim[1] / 3);
 }
 
 /* (B*T, n) -> (B,T,n), any row stride */
 static tensor by_sequence(const step *s, tensor t) { return tensor_split(t, 0, s->B); }
+/* (B*T, H*D) -> (B,T,H,D), any row stride */
+static tensor by_head(const step *s, tensor t, int heads) { return tensor_split(by_sequence(s, t), 2, heads); }
 
-/* h = h + out(attention(norm1 h)) */
-static void attention(const step *s, const lm_block *b, int layer, tensor h)
+static rope_options rope_at(const step *s)
+{
+    return (rope_options){ .first = s->first, .theta = s->m->config->rope_theta };
+}
+
+/* q,k,v (B*T, ..) of normalised y; q of LLaMA and k are rotated. */
+static void project(const step *s, const lm_block *b, tensor y, tensor part[3], const pass *keep)
+{
+    const lm_config *c = s->m->config;
+    int64_t R = s->B * s->T;
+    if (c->family == LM_GPT2) {
+        tensor all = pass_2d(keep, R, 3 * query_width(c));
+        linear_fwd(s->p, &b->qkv, all, y, ACT_NONE, tensor_none());
+        split_qkv(all, part);
+        return;
+    }
+    const linear *m[3] = { &b->q, &b->k, &b->v };
+    for (int i = 0; i < 3; i++) {
+        part[i] = pass_2d(keep, R, i == 0 ? query_width(c) : key_width(c));
+        linear_fwd(s->p, m[i], part[i], y, ACT_NONE, tensor_none());
+    }
+    tensor q4 = by_head(s, part[0], c->heads), k4 = by_head(s, part[1], c->kv_heads);
+    op_rope_fwd(s->p->d, q4, q4, rope_at(s));
+    op_rope_fwd(s->p->d, k4, k4, rope_at(s));
+}
+
+static attention_options attention_at(const step *s, int layer)
+{
+    const lm_config *c = s->m->config;
+    return (attention_options){ .scale = 1.0f / sqrtf((float)c->head),
+                                .causal = true,
+                                .drop = drop_at(s, c->dropout_attn, layer, DROP_ATTENTION) };
+}
+
+/* Keys and values of one layer that this step sees, (rows,T,G,D): those of the cache, where the step's own are put, or
+ * the step's own alone. */
+static void seen(const step *s, int layer, tensor own_k, tensor own_v, tensor *k, tensor *v)
+{
+    int heads = s->m->config->kv_heads;
+    if (!s->cache) {
+        *k = by_head(s, own_k, heads);
+        *v = by_head(s, own_v, heads);
+        return;
+    }
+    tensor keys = tensor_at(s->cache->k, layer), values = tensor_at(s->cache->v, layer);
+    op_copy(s->p->d, cache_target(s, keys), by_sequence(s, own_k));
+    op_copy(s->p->d, cache_target(s, values), by_sequence(s, own_v));
+    *k = cache_source(s, keys);
+    *v = cache_source(s, values);
+}
+
+/* y = x + dropout(m a); y may be x */
+static void add_branch(const step *s, const linear *m, tensor y, tensor x, tensor a, dropout_options drop)
+{
+    const pass *p = s->p;
+    if (drop.rate > 0) {
+        size_t mark = arena_mark(p->temp);
+        tensor branch = pass_2d(p, y.dim[0], y.dim[1]);
+        linear_fwd(p, m, branch, a, ACT_NONE, tensor_none());
+        op_dropout(p->d, y, branch, x, drop);
+        arena_release(p->temp, mark);
+        return;
+    }
+    if (y.data != x.data) op_copy(p->d, y, x);
+    linear_fwd(p, m, y, a, ACT_NONE, y);
+}
+
+/* y = x + out(attention(norm1 x)); y may be x without k */
+static void attention(const step *s, const lm_block *b, int layer, tensor y, tensor x, lm_block_kept *k)
 {
     const lm_config *c = s->m->config;
     const pass *p = s->p;
+    pass keep = keeping(s, k);
     size_t mark = arena_mark(p->temp);
-    tensor y = pass_2d(p, s->B * s->T, c->width), q, k, v;
-    norm_fwd(p, &b->norm1, y, h);
-    project(s, b, y, &q, &k, &v);
-    tensor keys = tensor_at(s->cache->k, layer), values = tensor_at(s->cache->v, layer);
-    op_copy(p->d, cache_target(s, keys), by_sequence(s, k));
-    op_copy(p->d, cache_target(s, values), by_sequence(s, v));
-    tensor mixed = pass_2d(p, s->B * s->T, (int64_t)c->heads * c->head);
-    op_attention_fwd(p->d, tensor_split(by_sequence(s, mixed), 2, c->heads), tensor_none(),
-                     tensor_split(by_sequence(s, q), 2, c->heads), cache_source(s, keys), cache_source(s, values),
-                     s->index, (attention_options){ .scale = 1.0f / sqrtf((float)c->head), .causal = true });
-    linear_fwd(p, &b->out, h, mixed, ACT_NONE, h);
+    tensor n = pass_2d(p, s->B * s->T, c->width), part[3], keys, values, lse = tensor_none();
+    norm_fwd(p, &b->norm1, n, x, k ? &k->norm1 : NULL);
+    project(s, b, n, part, &keep);
+    seen(s, layer, part[1], part[2], &keys, &values);
+    tensor mixed = pass_2d(&keep, s->B * s->T, query_width(c));
+    if (k) {
+        lse = tensor_reshape3(pass_stat(&keep, s->B * c->heads * s->T), s->B, c->heads, s->T);
+        k->mixed = mixed;
+        k->lse = lse;
+        for (int i = 0; i < 3; i++) k->part[i] = part[i];
+    }
+    op_attention_fwd(p->d, by_head(s, mixed, c->heads), lse, by_head(s, part[0], c->heads), keys, values, s->index,
+                     attention_at(s, layer));
+    add_branch(s, &b->out, y, x, mixed, drop_at(s, c->dropout_resid, layer, DROP_OUT));
     arena_release(p->temp, mark);
 }
 
-/* h = h + MLP(norm2 h) */
-static void feed_forward(const step *s, const lm_block *b, tensor h)
+/* y = x + MLP(norm2 x); y may be x without k */
+static void feed_forward(const step *s, const lm_block *b, int layer, tensor y, tensor x, lm_block_kept *k)
 {
     const lm_config *c = s->m->config;
     const pass *p = s->p;
+    pass keep = keeping(s, k);
+    int64_t R = s->B * s->T;
     size_t mark = arena_mark(p->temp);
-    tensor y = pass_2d(p, s->B * s->T, c->width);
-    norm_fwd(p, &b->norm2, y, h);
+    tensor n = pass_2d(p, R, c->width);
+    dropout_options drop = drop_at(s, c->dropout_resid, layer, DROP_DOWN);
+    norm_fwd(p, &b->norm2, n, x, k ? &k->norm2 : NULL);
     if (c->family == LM_GPT2) {
         mlp both = { b->up, b->down, c->act };
-        mlp_fwd(p, &both, h, y, h);
+        tensor branch = drop.rate > 0 ? pass_2d(p, R, c->width) : y, r = drop.rate > 0 ? tensor_none() : y;
+        if (drop.rate <= 0 && y.data != x.data) op_copy(p->d, y, x);
+        mlp_kept inner;
+        mlp_fwd(p, &both, branch, n, r, k ? &inner : NULL);
+        if (k) k->h = inner.h;
+        if (drop.rate > 0) op_dropout(p->d, y, branch, x, drop);
     } else {
-        tensor gate = pass_2d(p, s->B * s->T, c->mlp), up = pass_2d(p, s->B * s->T, c->mlp);
-        linear_fwd(p, &b->gate, gate, y, ACT_NONE, tensor_none());
-        linear_fwd(p, &b->up, up, y, ACT_NONE, tensor_none());
-        op_silu_mul_fwd(p->d, gate, gate, up);
-        linear_fwd(p, &b->down, h, gate, ACT_NONE, h);
+        tensor gate = pass_2d(&keep, R, c->mlp), up = pass_2d(&keep, R, c->mlp);
+        tensor both = k ? pass_2d(p, R, c->mlp) : gate;
+        linear_fwd(p, &b->gate, gate, n, ACT_NONE, tensor_none());
+        linear_fwd(p, &b->up, up, n, ACT_NONE, tensor_none());
+        op_silu_mul_fwd(p->d, both, gate, up);
+        add_branch(s, &b->down, y, x, both, drop);
+        if (k) k->h = gate;
+        if (k) k->up = up;
     }
     arena_release(p->temp, mark);
+}
+
+/* h + positions, in place */
+static void add_positions(const step *s, tensor h)
+{
+    if (s->m->config->family != LM_GPT2) return;
+    tensor at = tensor_unsqueeze(tensor_slice(s->m->positions.v, 0, s->first, s->T), 0);
+    op_add_fwd(s->p->d, h, h, tensor_expand(at, 0, s->B));
 }
 
 void lm_fwd(const pass *p, const lm *m, tensor h, int64_t first, const lm_cache *cache, int64_t row_step,
@@ -173,15 +282,12 @@ void lm_fwd(const pass *p, const lm *m, tensor h, int64_t first, const lm_cache 
                .row_step = row_step,
                .index = index };
     tensor rows = tensor_reshape2(h, s.B * s.T, m->config->width);
-    if (m->config->family == LM_GPT2) {
-        tensor at = tensor_unsqueeze(tensor_slice(m->positions.v, 0, first, s.T), 0);
-        op_add_fwd(p->d, h, h, tensor_expand(at, 0, s.B));
-    }
+    add_positions(&s, h);
     for (int i = 0; i < m->config->layers; i++) {
-        attention(&s, &m->blocks[i], i, rows);
-        feed_forward(&s, &m->blocks[i], rows);
+        attention(&s, &m->blocks[i], i, rows, rows, NULL);
+        feed_forward(&s, &m->blocks[i], i, rows, rows, NULL);
     }
-    norm_fwd(p, &m->norm_final, rows, rows);
+    norm_fwd(p, &m->norm_final, rows, rows, NULL);
 }
 
 void lm_embed(const pass *p, const lm *m, tensor y, tensor ids) { op_embedding_fwd(p->d, y, m->embedding.v, ids); }
@@ -189,4 +295,156 @@ void lm_embed(const pass *p, const lm *m, tensor y, tensor ids) { op_embedding_f
 void lm_logits(const pass *p, const lm *m, tensor logits, tensor h)
 {
     op_linear_fwd(p->d, logits, h, m->head.v, tensor_none(), tensor_none(), (linear_options){ .act = ACT_NONE });
+}
+
+/* ---- whole sequences, and backward ------------------------------------------------------------------- */
+
+static step whole(const pass *p, const lm *m, tensor h, const lm_kept *k)
+{
+    return (step){ .p = p,
+                   .m = m,
+                   .B = h.dim[0],
+                   .T = h.dim[1],
+                   .index = tensor_none(),
+                   .dropout = k && k->drop ? &k->key : NULL };
+}
+
+/* y from x through block i; what lies between goes to keep. */
+static void block_fwd(const step *s, int i, tensor y, tensor x, lm_block_kept *k)
+{
+    pass keep = keeping(s, k);
+    tensor between = k ? pass_2d(&keep, x.dim[0], x.dim[1]) : y;
+    attention(s, &s->m->blocks[i], i, between, x, k);
+    feed_forward(s, &s->m->blocks[i], i, y, between, k);
+}
+
+void lm_whole_fwd(const pass *p, const lm *m, tensor y, tensor h, lm_kept *k)
+{
+    step s = whole(p, m, h, k);
+    int64_t R = s.B * s.T, d = m->config->width;
+    tensor x = tensor_reshape2(h, R, d), out = tensor_reshape2(y, R, d);
+    pass keep = keeping(&s, k);
+    dropout_options drop = drop_at(&s, m->config->dropout_embd, m->config->layers, 0);
+    add_positions(&s, h);
+    if (drop.rate > 0) op_dropout(p->d, x, x, tensor_none(), drop);
+    for (int i = 0; i < m->config->layers; i++) {
+        tensor next = k ? pass_2d(&keep, R, d) : x;
+        size_t mark = k ? arena_mark(p->keep) : 0;
+        if (k) k->inputs[i] = x;
+        block_fwd(&s, i, next, x, k ? &k->blocks[i] : NULL);
+        if (k && k->recompute) arena_release(p->keep, mark);
+        x = next;
+    }
+    norm_fwd(p, &m->norm_final, out, x, k ? &k->norm_final : NULL);
+}
+
+/* What a norm gave, made anew where the gradient of a weight needs it. */
+static tensor normed_again(const step *s, const norm *m, const norm_kept *k, bool wanted)
+{
+    if (!wanted) return tensor_none();
+    tensor n = pass_2d(s->p, k->x.dim[0], k->x.dim[1]);
+    norm_fwd(s->p, m, n, k->x, NULL);
+    return n;
+}
+
+/* dy becomes the gradient at norm2's input. */
+static void feed_forward_bwd(const step *s, const lm_block *b, int layer, tensor dy, const lm_block_kept *k)
+{
+    const lm_config *c = s->m->config;
+    const pass *p = s->p;
+    int64_t R = s->B * s->T;
+    size_t mark = arena_mark(p->temp);
+    dropout_options drop = drop_at(s, c->dropout_resid, layer, DROP_DOWN);
+    tensor dn = pass_2d(p, R, c->width), branch = dy;
+    tensor n = normed_again(s, &b->norm2, &k->norm2, linear_trained(&b->up) || linear_trained(&b->gate));
+    if (drop.rate > 0) op_dropout(p->d, branch = pass_2d(p, R, c->width), dy, tensor_none(), drop);
+    if (c->family == LM_GPT2) {
+        mlp both = { b->up, b->down, c->act };
+        mlp_bwd(p, &both, dn, branch, &(mlp_kept){ n, k->h }, tensor_none());
+    } else {
+        tensor dgate = pass_2d(p, R, c->mlp), dup = pass_2d(p, R, c->mlp), a = tensor_none();
+        if (linear_trained(&b->down)) op_silu_mul_fwd(p->d, a = pass_2d(p, R, c->mlp), k->h, k->up); /* made anew */
+        linear_bwd(p, &b->down, dgate, branch, a, tensor_none());
+        op_silu_mul_bwd(p->d, dgate, dup, dgate, k->h, k->up);
+        linear_bwd(p, &b->up, dn, dup, n, tensor_none());
+        linear_bwd(p, &b->gate, dn, dgate, n, dn);
+    }
+    norm_bwd(p, &b->norm2, dy, dn, &k->norm2, dy);
+    arena_release(p->temp, mark);
+}
+
+/* dn (R,d) from the gradients of q, k, v. */
+static void project_bwd(const step *s, const lm_block *b, tensor dn, tensor all, tensor part[3], tensor n)
+{
+    const lm_config *c = s->m->config;
+    if (c->family == LM_GPT2) {
+        linear_bwd(s->p, &b->qkv, dn, all, n, tensor_none());
+        return;
+    }
+    tensor q4 = by_head(s, part[0], c->heads), k4 = by_head(s, part[1], c->kv_heads);
+    op_rope_bwd(s->p->d, q4, q4, rope_at(s));
+    op_rope_bwd(s->p->d, k4, k4, rope_at(s));
+    linear_bwd(s->p, &b->q, dn, part[0], n, tensor_none());
+    linear_bwd(s->p, &b->k, dn, part[1], n, dn);
+    linear_bwd(s->p, &b->v, dn, part[2], n, dn);
+}
+
+/* dy becomes the gradient at norm1's input. */
+static void attention_bwd(const step *s, const lm_block *b, int layer, tensor dy, const lm_block_kept *k)
+{
+    const lm_config *c = s->m->config;
+    const pass *p = s->p;
+    int64_t R = s->B * s->T;
+    size_t mark = arena_mark(p->temp);
+    dropout_options drop = drop_at(s, c->dropout_resid, layer, DROP_OUT);
+    tensor dn = pass_2d(p, R, c->width), branch = dy, dmixed = pass_2d(p, R, query_width(c)), all, part[3];
+    if (drop.rate > 0) op_dropout(p->d, branch = dn, dy, tensor_none(), drop);
+    linear_bwd(p, &b->out, dmixed, branch, k->mixed, tensor_none());
+    if (c->family == LM_GPT2) {
+        split_qkv(all = pass_2d(p, R, 3 * query_width(c)), part);
+    } else {
+        all = tensor_none();
+        for (int i = 0; i < 3; i++) part[i] = pass_2d(p, R, i == 0 ? query_width(c) : key_width(c));
+    }
+    op_attention_bwd(p->d, by_head(s, part[0], c->heads), by_head(s, part[1], c->kv_heads),
+                     by_head(s, part[2], c->kv_heads), by_head(s, dmixed, c->heads), by_head(s, k->mixed, c->heads),
+                     k->lse, by_head(s, k->part[0], c->heads), by_head(s, k->part[1], c->kv_heads),
+                     by_head(s, k->part[2], c->kv_heads), attention_at(s, layer));
+    bool trained =
+        linear_trained(&b->qkv) || linear_trained(&b->q) || linear_trained(&b->k) || linear_trained(&b->v);
+    project_bwd(s, b, dn, all, part, normed_again(s, &b->norm1, &k->norm1, trained));
+    norm_bwd(p, &b->norm1, dy, dn, &k->norm1, dy);
+    arena_release(p->temp, mark);
+}
+
+void lm_whole_bwd(const pass *p, const lm *m, tensor dh, tensor dy, lm_kept *k)
+{
+    step s = whole(p, m, dy, k);
+    int64_t R = s.B * s.T, d = m->config->width;
+    tensor dx = tensor_reshape2(dh, R, d);
+    dropout_options drop = drop_at(&s, m->config->dropout_embd, m->config->layers, 0);
+    norm_bwd(p, &m->norm_final, dx, tensor_reshape2(dy, R, d), &k->norm_final, tensor_none());
+    for (int i = m->config->layers - 1; i >= 0; i--) {
+        size_t temp = arena_mark(p->temp), keep = arena_mark(p->keep);
+        if (k->recompute) block_fwd(&s, i, pass_2d(p, R, d), k->inputs[i], &k->blocks[i]);
+        feed_forward_bwd(&s, &m->blocks[i], i, dx, &k->blocks[i]);
+        attention_bwd(&s, &m->blocks[i], i, dx, &k->blocks[i]);
+        arena_release(p->keep, keep);
+        arena_release(p->temp, temp);
+    }
+    if (drop.rate > 0) op_dropout(p->d, dx, dx, tensor_none(), drop);
+    if (tensor_given(m->positions.g)) {
+        tensor at = tensor_unsqueeze(tensor_slice(m->positions.g, 0, 0, s.T), 0);
+        op_sum(p->d, at, dh, true);
+    }
+}
+
+void lm_embed_bwd(const pass *p, const lm *m, tensor dy, tensor ids)
+{
+    if (tensor_given(m->embedding.g)) op_embedding_bwd(p->d, m->embedding.g, dy, ids);
+}
+
+void lm_logits_bwd(const pass *p, const lm *m, tensor dh, tensor dlogits, tensor h)
+{
+    op_linear_bwd(p->d, dh, m->head.g, tensor_none(), dlogits, h, m->head.v, tensor_none(), false);
 }

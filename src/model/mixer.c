@@ -67,23 +67,61 @@ int64_t mixer_token_count(const mixer *m, const mixer_input *in)
     return queries(m, in).dim[1] + (tensor_given(others) ? others.dim[1] : 0);
 }
 
-void mixer_tokens_fwd(const pass *p, const mixer *m, tensor all, tensor y, const mixer_input *in, tensor pe)
+void mixer_tokens_fwd(const pass *p, const mixer *m, tensor all, tensor y, const mixer_input *in, tensor pe,
+                      twoway_kept *k)
 {
     tensor first = queries(m, in), others = companions(m, in);
     int64_t N = all.dim[0], n = first.dim[1];
+    pass to = k ? pass_keeping(p) : *p;
     size_t mark = arena_mark(p->temp);
-    tensor t = pass_3d(p, N, all.dim[1], all.dim[2]);
+    tensor t = pass_3d(&to, N, all.dim[1], all.dim[2]);
     op_copy(p->d, tensor_slice(t, 1, 0, n), first);
     if (tensor_given(others)) op_copy(p->d, tensor_slice(t, 1, n, others.dim[1]), others);
-    twoway_fwd(p, &m->transformer, all, y, t, in->x, pe);
+    twoway_fwd(p, &m->transformer, all, y, t, in->x, pe, k);
     arena_release(p->temp, mark);
 }
 
-void mixer_fwd(const pass *p, const mixer *m, tensor out, tensor y, const mixer_input *in, tensor pe)
+void mixer_fwd(const pass *p, const mixer *m, tensor out, tensor y, const mixer_input *in, tensor pe,
+               twoway_kept *k)
 {
     size_t mark = arena_mark(p->temp);
     tensor all = pass_3d(p, out.dim[0], mixer_token_count(m, in), out.dim[2]);
-    mixer_tokens_fwd(p, m, all, y, in, pe);
+    mixer_tokens_fwd(p, m, all, y, in, pe, k);
     op_copy(p->d, out, tensor_slice(all, 1, 0, out.dim[1]));
+    arena_release(p->temp, mark);
+}
+
+/* The learned caption tokens that asked, or NULL: their gradient from dt (N,n,C). */
+static void queries_bwd(const pass *p, const mixer *m, tensor dt)
+{
+    tensor rows = m->caption_tokens.g;
+    if (m->rule->masks_ask || !tensor_given(rows)) return;
+    if (m->rule->per_mask) rows = tensor_slice(rows, 0, m->tokens, (int64_t)m->heads * m->tokens);
+    op_sum(p->d, tensor_unsqueeze(rows, 0), dt, true);
+}
+
+void mixer_bwd(const pass *p, const mixer *m, const mixer_input *din, tensor dout, const mixer_input *in,
+               const twoway_kept *k)
+{
+    int64_t N = dout.dim[0], n = queries(m, in).dim[1], count = mixer_token_count(m, in), kept = dout.dim[1];
+    size_t mark = arena_mark(p->temp);
+    tensor all = pass_3d(p, N, count, dout.dim[2]), dt = pass_3d(p, N, count, dout.dim[2]);
+    op_copy(p->d, tensor_slice(all, 1, 0, kept), dout);
+    if (count > kept) op_fill(p->d, tensor_slice(all, 1, kept, count - kept), 0);
+    twoway_bwd(p, &m->transformer, dt, din->x, all, tensor_none(), k);
+    queries_bwd(p, m, tensor_slice(dt, 1, 0, n));
+    const tensor part[] = { din->tokens, din->fused, din->sparse };
+    const bool stands[] = { !m->rule->raw && !m->rule->fused, m->rule->fused, m->rule->raw };
+    for (size_t i = 0; i < LENGTH(part); i++) {
+        if (!tensor_given(part[i])) continue;
+        if (stands[i])
+            op_copy(p->d, part[i], tensor_slice(dt, 1, n, count - n));
+        else
+            op_fill(p->d, part[i], 0);
+    }
+    if (m->rule->masks_ask && tensor_given(din->fused)) {
+        tensor asked = tensor_slice(din->fused, 1, 2, n);
+        op_add_fwd(p->d, asked, asked, tensor_slice(dt, 1, 0, n));
+    }
     arena_release(p->temp, mark);
 }

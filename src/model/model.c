@@ -9,14 +9,42 @@
 
 /* ---- all parameters ---------------------------------------------------------------------------------- */
 
-/* The published trainable set: model.md 10.1. */
-static bool is_trained(const char *name)
+static bool starts_with_any(const char *name, const char *const *prefix, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (text_starts(name, prefix[i])) return true;
+    return false;
+}
+
+/* The published trainable set (model.md 10.1), which is the mixer's side. */
+static bool is_published(const char *name)
 {
     static const char *const part[] = { "mask_decoder.additional_transformer.", "mask_decoder.caption_tokens.",
                                         "task_tokens.", "language_project." };
-    for (size_t i = 0; i < LENGTH(part); i++)
-        if (text_starts(name, part[i])) return true;
-    return false;
+    return starts_with_any(name, part, LENGTH(part));
+}
+
+static bool wanted(const config *c, const char *name)
+{
+    if (text_ends(name, "positional_embedding")) return false; /* a buffer */
+    if (c->n_train_trainable)
+        return starts_with_any(name, (const char *const *)c->train_trainable, c->n_train_trainable);
+    if (strcmp(c->train_objective, "text") == 0) return text_starts(name, "language_model.");
+    if (strcmp(c->train_objective, "mask") == 0)
+        return !is_published(name) && !text_starts(name, "language_model.");
+    return is_published(name);
+}
+
+bool mark_trained(const config *c, const param_set *params)
+{
+    bool changed = false;
+    for (size_t i = 0; i < params->n; i++) {
+        param_entry *e = &params->entries[i];
+        bool trained = wanted(c, e->name);
+        changed |= trained != e->trained;
+        e->trained = trained;
+    }
+    return changed;
 }
 
 sca_status net_bind(net *n, const model_config *c)
@@ -32,7 +60,7 @@ sca_status net_bind(net *n, const model_config *c)
         status = mem_fail(n->params.cap * sizeof(param_entry), "the list of parameters");
         goto failed;
     }
-    for (size_t i = 0; i < n->params.n; i++) n->params.entries[i].trained = is_trained(n->params.entries[i].name);
+    for (size_t i = 0; i < n->params.n; i++) n->params.entries[i].trained = is_published(n->params.entries[i].name);
     return SCA_OK;
 failed:
     net_free(n);
@@ -78,7 +106,7 @@ static sca_status open_plan(model *m)
     TRY(dev_open("null", "", &m->null));
     TRY(net_bind(&m->plan, &m->sizes));
     TRY(arena_open(m->null, 0, &m->plan_weights));
-    return place(&m->plan.params, NULL, &m->plan_weights, DT_F32);
+    return place(&m->plan.params, NULL, (arena *const[2]){ &m->plan_weights, &m->plan_weights }, DT_F32);
 }
 
 static sca_status device_options(const config *c, str *s)
@@ -111,8 +139,7 @@ void model_generation_from(const config *c, generate_options *o)
                              .seed = (uint64_t)c->generate_seed };
 }
 
-/* Everything that needs no memory for weights: sizes, shapes, files, device. */
-static sca_status prepare(const config *c, model *m)
+sca_status model_prepare(const config *c, model *m)
 {
     if (!*c->model_path && (!*c->model_sam || !*c->model_lm) && !*c->model_config)
         return status_fail(SCA_ERR_ARGUMENT,
@@ -123,6 +150,7 @@ static sca_status prepare(const config *c, model *m)
     TRY(sources_open(c, &m->from, &m->sizes));
     TRY(open_plan(m));
     TRY(sources_match(&m->from, &m->plan.params));
+    mark_trained(c, &m->plan.params);
     return open_device(c, m);
 }
 
@@ -141,14 +169,12 @@ static sca_status map_weights(model *m)
 
 static sca_status load(const config *c, model *m)
 {
-    size_t bytes, mapped;
-    TRY(prepare(c, m));
+    TRY(model_prepare(c, m));
     TRY(open_tokenizer(c, m));
     TRY(net_bind(&m->net, &m->sizes));
+    mark_trained(c, &m->net.params);
     TRY(map_weights(m));
-    place_bytes(&m->net.params, &m->from, m->d->kind, m->precision, &bytes, &mapped);
-    TRY(arena_open(m->d, bytes + map_bytes(m) + 4096, &m->weights));
-    return place(&m->net.params, &m->from, &m->weights, m->precision);
+    return model_place(m, true);
 }
 
 /* ---- passes ------------------------------------------------------------------------------------------ */
@@ -165,14 +191,14 @@ sca_status temp_reserve(model *m, size_t measured)
 sca_status null_run(model *m, arena *a, run *r)
 {
     TRY(arena_open(m->null, 0, a));
-    *r = (run){ { m->null, a }, &m->plan, &m->sizes };
+    *r = (run){ { .d = m->null, .temp = a }, &m->plan, &m->sizes };
     return SCA_OK;
 }
 
-run real_run(model *m) { return (run){ { m->d, &m->temp }, &m->net, &m->sizes }; }
+run real_run(model *m) { return (run){ { .d = m->d, .temp = &m->temp }, &m->net, &m->sizes }; }
 
 /* The position code of the image tokens: computed once, kept beside the weights. */
-static sca_status finish_load(model *m)
+static sca_status place_positions(model *m)
 {
     arena a;
     run r;
@@ -188,13 +214,39 @@ static sca_status finish_load(model *m)
     return dev_check(m->d);
 }
 
+sca_status model_place(model *m, bool trained)
+{
+    size_t bytes[2], mapped;
+    arena *into[2] = { &m->weights, trained ? &m->trained : NULL };
+    place_bytes(&m->net.params, &m->from, m->d->kind, m->precision, bytes, &mapped);
+    TRY(arena_open(m->d, bytes[0] + map_bytes(m) + 4096, &m->weights));
+    if (trained) TRY(arena_open(m->d, bytes[1], &m->trained));
+    TRY(place(&m->net.params, &m->from, into, m->precision));
+    return place_positions(m);
+}
+
+sca_status model_value(const model *m, size_t i, dtype to, void *out)
+{
+    int shared = m->from.of[i].shares;
+    const param_entry *e = &m->net.params.entries[shared >= 0 ? (size_t)shared : i];
+    if (!m->live || !e->trained) return sources_read(&m->from, &m->net.params, i, to, out);
+    dtype stored = e->p->v.type;
+    if (to == stored) return dev_get(m->d, out, e->p->v, tensor_bytes(e->p->v));
+    size_t bytes = tensor_bytes(e->p->v);
+    void *copy = mem_alloc(bytes);
+    if (!copy) return mem_fail(bytes, e->name);
+    sca_status status = dev_get(m->d, copy, e->p->v, bytes);
+    if (status == SCA_OK) dtype_convert(to, out, stored, copy, (size_t)param_count(e));
+    mem_free(copy);
+    return status;
+}
+
 sca_status model_open(const config *c, model **out)
 {
     *out = NULL;
     model *m = mem_zero(1, sizeof *m);
     if (!m) return mem_fail(sizeof *m, "a model");
     sca_status status = load(c, m);
-    if (status == SCA_OK) status = finish_load(m);
     if (status == SCA_OK)
         *out = m;
     else
@@ -207,6 +259,7 @@ void model_close(model *m)
     if (!m) return;
     arena_close(&m->temp);
     arena_close(&m->weights);
+    arena_close(&m->trained);
     arena_close(&m->plan_weights);
     net_free(&m->net);
     net_free(&m->plan);
@@ -229,8 +282,8 @@ void model_streams(model *m, int64_t next) { m->streams = next; }
 
 static sca_status plan_text(model *m, const config *c, int regions, str *json)
 {
-    size_t placed, mapped, encode, describe;
-    place_bytes(&m->plan.params, &m->from, m->d->kind, m->precision, &placed, &mapped);
+    size_t placed[2], mapped, encode, describe;
+    place_bytes(&m->plan.params, &m->from, m->d->kind, m->precision, placed, &mapped);
     TRY(encode_peak(m, &encode));
     TRY(boxes_peak(m, regions, &describe));
     size_t act = dtype_bytes(m->d->kind->act), image = scene_bytes(m);
@@ -238,7 +291,7 @@ static sca_status plan_text(model *m, const config *c, int regions, str *json)
         const char *name;
         size_t bytes;
     } row[] = {
-        { "weights", placed + map_bytes(m) },
+        { "weights", placed[0] + placed[1] + map_bytes(m) },
         { "weights used in mapped files", mapped },
         { "scene", image },
         { "temporary, to encode", encode * act / sizeof(float) },
@@ -257,7 +310,7 @@ sca_status model_plan(const config *c, int regions, str *json)
     if (regions < 1) return status_fail(SCA_ERR_ARGUMENT, "a plan for %d regions, expected 1 or more", regions);
     model *m = mem_zero(1, sizeof *m);
     if (!m) return mem_fail(sizeof *m, "a model");
-    sca_status status = prepare(c, m);
+    sca_status status = model_prepare(c, m);
     if (status == SCA_OK) status = plan_text(m, c, regions, json);
     model_close(m);
     return status;

@@ -205,12 +205,25 @@ typedef struct sam_encoder {
 
 sca_status sam_encoder_bind(param_set *s, sam_encoder *m, const sam_config *c);
 void sam_encoder_free(sam_encoder *m);
+typedef struct encoder_block_kept { /* S = g*g */
+    norm_kept norm1, norm2;         /* (S,D) */
+    tensor qkv, mixed, lse, h;      /* (S,3D) (S,D) (1,H,g,g) (S,mlp) */
+} encoder_block_kept;
+typedef struct encoder_kept {
+    encoder_block_kept *blocks; /* (layers) owned: sam_encoder_kept_open, _free */
+    tensor *inputs;             /* (layers) owned; (S,D) */
+    tensor pixels, out, mid;    /* (1,S,S,3); into the neck (S,D); into its second convolution (S,C) */
+    norm_kept neck_norm1, neck_norm2;
+    bool recompute; /* keep the blocks' inputs alone */
+} encoder_kept;
+sca_status sam_encoder_kept_open(encoder_kept *k, const sam_encoder *m, bool recompute);
+void sam_encoder_kept_free(encoder_kept *k); /* accepts a zeroed one */
 /* embedding (g*g,C) from pixels (1,S,S,3), g = S / patch. The parts, for tests and tools: patches give x (g*g,D)
- * without the position table when `positions` is false; a block works in place. */
-void sam_encoder_fwd(const pass *p, const sam_encoder *m, tensor embedding, tensor pixels);
+ * without the position table when `positions` is false; a block works in place where y is x and k NULL. */
+void sam_encoder_fwd(const pass *p, const sam_encoder *m, tensor embedding, tensor pixels, encoder_kept *k);
+void sam_encoder_bwd(const pass *p, const sam_encoder *m, tensor dembedding, encoder_kept *k);
 void sam_encoder_patches(const pass *p, const sam_encoder *m, tensor x, tensor pixels, bool positions);
-void sam_encoder_layer(const pass *p, const sam_encoder *m, int layer, tensor x);
-void sam_encoder_neck(const pass *p, const sam_encoder *m, tensor embedding, tensor x);
+void sam_encoder_layer(const pass *p, const sam_encoder *m, int layer, tensor y, tensor x, encoder_block_kept *k);
 
 /* ---- prompt encoder and mask decoder (sam_decoder.c); model.md 3, 5 ---------------------------------- */
 
@@ -235,6 +248,8 @@ typedef struct prompt_token {
 void prompt_dense_pe(const pass *p, const prompt_encoder *m, tensor pe);
 /* sparse (N,n,C) of tokens[N][n]. */
 void prompt_sparse_fwd(const pass *p, const prompt_encoder *m, tensor sparse, const prompt_token *tokens);
+/* Adds to the embeddings of the kinds. */
+void prompt_sparse_bwd(const pass *p, const prompt_encoder *m, tensor dsparse, const prompt_token *tokens);
 /* dense (N,g*g,C) from mask logits (N,4g,4g,1). */
 void prompt_mask_fwd(const pass *p, const prompt_encoder *m, tensor dense, tensor mask);
 
@@ -258,10 +273,25 @@ sca_status mask_decoder_bind(param_set *s, mask_decoder *m, const sam_config *c)
 void mask_decoder_free(mask_decoder *m);
 /* tokens (N,1+masks+n,C): output tokens, then sparse (N,n,C), absent when there is no prompt (quirk Q3). */
 void mask_decoder_tokens(const pass *p, const mask_decoder *m, tensor tokens, tensor sparse);
+void mask_decoder_tokens_bwd(const pass *p, const mask_decoder *m, tensor dtokens); /* of the output tokens */
+
+typedef struct ffn_kept {
+    tensor x[HEAD_LAYERS_MOST]; /* what went into each layer */
+} ffn_kept;
+typedef struct masks_kept {
+    tensor hyper, x; /* (N,masks,C/8) (N,g*g,C) */
+    ffn_kept *heads; /* (masks) owned: masks_kept_open, _free */
+} masks_kept;
+sca_status masks_kept_open(masks_kept *k, const mask_decoder *m);
+void masks_kept_free(masks_kept *k); /* accepts a zeroed one */
 /* iou (N,masks) and logits (N,masks,4g,4g) of all mask tokens, from the transformer's outputs q (N,T,C), x
  * (N,g*g,C). */
-void mask_decoder_iou(const pass *p, const mask_decoder *m, tensor iou, tensor q);
-void mask_decoder_masks(const pass *p, const mask_decoder *m, tensor logits, tensor q, tensor x);
+void mask_decoder_iou(const pass *p, const mask_decoder *m, tensor iou, tensor q, ffn_kept *k);
+void mask_decoder_masks(const pass *p, const mask_decoder *m, tensor logits, tensor q, tensor x, masks_kept *k);
+/* Add to dq; dx is overwritten. */
+void mask_decoder_iou_bwd(const pass *p, const mask_decoder *m, tensor dq, tensor diou, const ffn_kept *k);
+void mask_decoder_masks_bwd(const pass *p, const mask_decoder *m, tensor dq, tensor dx, tensor dlogits,
+                            const masks_kept *k);
 
 /* ---- feature mixer and projection (mixer.c); model.md 6, 7 ------------------------------------------- */
 
@@ -292,10 +322,16 @@ typedef struct mixer_input {
 
 sca_status mixer_bind(param_set *s, mixer *m, const model_config *c);
 void mixer_free(mixer *m);
-/* out (N, heads*tokens, C); y (N,S,C): the image tokens afterwards, may be in->x when that does not repeat. */
-void mixer_fwd(const pass *p, const mixer *m, tensor out, tensor y, const mixer_input *in, tensor pe);
+/* out (N, heads*tokens, C); y (N,S,C): the image tokens afterwards, may be in->x when that does not repeat and there is
+ * no k. */
+void mixer_fwd(const pass *p, const mixer *m, tensor out, tensor y, const mixer_input *in, tensor pe,
+               twoway_kept *k);
+/* din: the gradients of in, whole; an absent one is not computed. x: (N,S,C), also where in->x repeats. */
+void mixer_bwd(const pass *p, const mixer *m, const mixer_input *din, tensor dout, const mixer_input *in,
+               const twoway_kept *k);
 /* The same with all token outputs (N, mixer_token_count, C). */
-void mixer_tokens_fwd(const pass *p, const mixer *m, tensor all, tensor y, const mixer_input *in, tensor pe);
+void mixer_tokens_fwd(const pass *p, const mixer *m, tensor all, tensor y, const mixer_input *in, tensor pe,
+                      twoway_kept *k);
 int64_t mixer_token_count(const mixer *m, const mixer_input *in);
 
 /* ---- language model (lm.c); model.md 8 --------------------------------------------------------------- */
@@ -329,6 +365,28 @@ void lm_fwd(const pass *p, const lm *m, tensor h, int64_t first, const lm_cache 
             tensor index);
 void lm_embed(const pass *p, const lm *m, tensor y, tensor ids);     /* (R,d) of ids (R) */
 void lm_logits(const pass *p, const lm *m, tensor logits, tensor h); /* (R,V) of h (R,d) */
+
+typedef struct lm_block_kept { /* R = B*T */
+    norm_kept norm1, norm2;    /* (R,d) */
+    tensor part[3];            /* query, key, value, rotated: (R,H*D) (R,G*D) (R,G*D) */
+    tensor mixed, lse;         /* (R,H*D) (B,H,T) */
+    tensor h, up;              /* (R,mlp): before the activation or the gate; up: LLaMA */
+} lm_block_kept;
+typedef struct lm_kept {
+    lm_block_kept *blocks; /* (layers) owned: lm_kept_open, _free */
+    tensor *inputs;        /* (layers) owned; (R,d) */
+    norm_kept norm_final;
+    bool recompute; /* keep the blocks' inputs alone: their insides are computed again in backward */
+    bool drop;      /* GPT-2's dropout, from the numbers of key */
+    uint64_t key;
+} lm_kept;
+sca_status lm_kept_open(lm_kept *k, const lm *m, bool recompute);
+void lm_kept_free(lm_kept *k); /* accepts a zeroed one */
+/* Whole sequences from their input embeddings h (B,T,d), which get the positions added: y (B,T,d) after the last norm. */
+void lm_whole_fwd(const pass *p, const lm *m, tensor y, tensor h, lm_kept *k);
+void lm_whole_bwd(const pass *p, const lm *m, tensor dh, tensor dy, lm_kept *k); /* dh, dy differ */
+void lm_embed_bwd(const pass *p, const lm *m, tensor dy, tensor ids);
+void lm_logits_bwd(const pass *p, const lm *m, tensor dh, tensor dlogits, tensor h);
 
 /* ---- generation (generate.c); eval.md 2 -------------------------------------------------------------- */
 
@@ -475,11 +533,11 @@ dev *training_device(const training *t);
 tensor training_values(const training *t);
 tensor training_gradients(const training *t);
 
-/* Forward and backward: adds weight * d(loss)/d(value) to the gradients. The mean over a batch's own targets has
+/* Forward and backward: adds scale * d(loss)/d(value) to the gradients. The mean over a batch's own targets has
  * that weight, however many they are: give 1 / (ranks * accumulate) (times the loss scale). train.lm_dropout is
  * active. Input that does not fit the model: SCA_ERR_ARGUMENT, nothing is added. A loss that is not finite is no
  * error. */
-sca_status training_batch(training *t, const training_input *in, double weight, training_result *out);
+sca_status training_batch(training *t, const training_input *in, double scale, training_result *out);
 /* The loss alone, without dropout. */
 sca_status training_loss(training *t, const training_input *in, training_result *out);
 

@@ -113,13 +113,24 @@ void prompt_sparse_fwd(const pass *p, const prompt_encoder *m, tensor sparse, co
     arena_release(p->temp, mark);
 }
 
+void prompt_sparse_bwd(const pass *p, const prompt_encoder *m, tensor dsparse, const prompt_token *tokens)
+{
+    int64_t N = dsparse.dim[0], n = dsparse.dim[1];
+    for (int64_t i = 0; i < N * n; i++) {
+        int kind = tokens[i].kind;
+        if (kind == TOKEN_ZERO) continue;
+        tensor to = kind == TOKEN_PAD ? m->not_a_point.g : m->point[kind].g;
+        if (tensor_given(to)) op_sum(p->d, to, tensor_slice(tensor_at(dsparse, i / n), 0, i % n, 1), true);
+    }
+}
+
 /* y (N,h,w,O) = act(LN(conv)) */
 static tensor shrink(const pass *p, tensor x, const param *w, const param *b, const norm *n, activation act)
 {
     tensor y = pass_4d(p, x.dim[0], x.dim[1] / 2, x.dim[2] / 2, w->v.dim[0]);
     op_conv_fwd(p->d, y, x, w->v, b->v, (conv_options){ .stride = 2, .pad = 0, .act = ACT_NONE });
     tensor flat = tensor_reshape2(y, y.dim[0] * y.dim[1] * y.dim[2], y.dim[3]);
-    norm_fwd(p, n, flat, flat);
+    norm_fwd(p, n, flat, flat, NULL);
     op_activation_fwd(p->d, flat, flat, act);
     return y;
 }
@@ -148,15 +159,29 @@ static void ffn_bind(param_set *s, ffn *m, int layers, int64_t in, int64_t hidde
     linear_bind(s, &m->layer[layers - 1], true, out, hidden, "%s.proj_out", prefix);
 }
 
-static void ffn_fwd(const pass *p, const ffn *m, tensor y, tensor x)
+static void ffn_fwd(const pass *p, const ffn *m, tensor y, tensor x, ffn_kept *k)
 {
+    pass to = k ? pass_keeping(p) : *p;
     size_t mark = arena_mark(p->temp);
-    for (int i = 0; i < m->layers - 1; i++) {
-        tensor h = pass_2d(p, x.dim[0], m->layer[i].w.v.dim[0]);
-        linear_fwd(p, &m->layer[i], h, x, ACT_RELU, tensor_none());
+    for (int i = 0; i < m->layers; i++) {
+        bool last = i == m->layers - 1;
+        tensor h = last ? y : pass_2d(&to, x.dim[0], m->layer[i].w.v.dim[0]);
+        if (k) k->x[i] = x;
+        linear_fwd(p, &m->layer[i], h, x, last ? ACT_NONE : ACT_RELU, tensor_none());
         x = h;
     }
-    linear_fwd(p, &m->layer[m->layers - 1], y, x, ACT_NONE, tensor_none());
+    arena_release(p->temp, mark);
+}
+
+static void ffn_bwd(const pass *p, const ffn *m, tensor dx, tensor dy, const ffn_kept *k)
+{
+    size_t mark = arena_mark(p->temp);
+    for (int i = m->layers - 1; i >= 0; i--) {
+        tensor x = k->x[i], d = i ? pass_2d(p, x.dim[0], x.dim[1]) : dx;
+        linear_bwd(p, &m->layer[i], d, dy, x, tensor_none());
+        if (i) op_activation_bwd(p->d, d, d, x, ACT_RELU); /* x is what came out of it: the same sign */
+        dy = d;
+    }
     arena_release(p->temp, mark);
 }
 
@@ -209,39 +234,132 @@ void mask_decoder_tokens(const pass *p, const mask_decoder *m, tensor tokens, te
     if (tensor_given(sparse)) op_copy(p->d, tensor_slice(tokens, 1, 1 + masks, sparse.dim[1]), sparse);
 }
 
+void mask_decoder_tokens_bwd(const pass *p, const mask_decoder *m, tensor dtokens)
+{
+    int64_t masks = m->config->masks;
+    if (tensor_given(m->iou_token.g))
+        op_sum(p->d, tensor_unsqueeze(m->iou_token.g, 0), tensor_slice(dtokens, 1, 0, 1), true);
+    if (tensor_given(m->mask_tokens.g))
+        op_sum(p->d, tensor_unsqueeze(m->mask_tokens.g, 0), tensor_slice(dtokens, 1, 1, masks), true);
+}
+
 /* Token i of all regions as rows (N,C). */
 static tensor token_rows(tensor q, int64_t i) { return tensor_at(tensor_swap(q, 0, 1), i); }
 
-void mask_decoder_iou(const pass *p, const mask_decoder *m, tensor iou, tensor q)
+void mask_decoder_iou(const pass *p, const mask_decoder *m, tensor iou, tensor q, ffn_kept *k)
 {
-    ffn_fwd(p, &m->iou, iou, token_rows(q, 0));
+    ffn_fwd(p, &m->iou, iou, token_rows(q, 0), k);
 }
 
-/* u (1,4g,4g,C/8) of one region's image tokens x (g*g,C). */
-static void upscale(const pass *p, const mask_decoder *m, tensor u, tensor x)
+/* dq, at token i, += what comes through a head. */
+static void head_bwd(const pass *p, const ffn *m, tensor dq, int64_t i, tensor dy, const ffn_kept *k)
 {
-    int64_t g = m->config->grid, half = m->config->channels / 4, quarter = m->config->channels / 8;
     size_t mark = arena_mark(p->temp);
-    tensor h = pass_4d(p, 1, 2 * g, 2 * g, half), flat = tensor_reshape2(h, 4 * g * g, half);
-    op_conv_transpose_fwd(p->d, h, tensor_reshape4(x, 1, g, g, m->config->channels), m->up1_w.v, m->up1_b.v);
-    norm_fwd(p, &m->up_norm, flat, flat);
-    op_activation_fwd(p->d, flat, flat, ACT_GELU);
-    op_conv_transpose_fwd(p->d, u, h, m->up2_w.v, m->up2_b.v);
-    tensor rows = tensor_reshape2(u, 16 * g * g, quarter);
-    op_activation_fwd(p->d, rows, rows, ACT_GELU);
+    tensor dx = pass_2d(p, dq.dim[0], dq.dim[2]), at = token_rows(dq, i);
+    ffn_bwd(p, m, dx, dy, k);
+    op_add_fwd(p->d, at, at, dx);
     arena_release(p->temp, mark);
 }
 
-void mask_decoder_masks(const pass *p, const mask_decoder *m, tensor logits, tensor q, tensor x)
+void mask_decoder_iou_bwd(const pass *p, const mask_decoder *m, tensor dq, tensor diou, const ffn_kept *k)
+{
+    head_bwd(p, &m->iou, dq, 0, diou, k);
+}
+
+typedef struct upscale_kept {
+    tensor x, a, h, u; /* (1,g,g,C); first map before GELU (2g*2g,C/4) and after (1,2g,2g,C/4); u before GELU */
+    norm_kept norm;
+} upscale_kept;
+
+/* u (1,4g,4g,C/8) of one region's image tokens x (g*g,C). */
+static void upscale(const pass *p, const mask_decoder *m, tensor u, tensor x, upscale_kept *k)
+{
+    int64_t g = m->config->grid, half = m->config->channels / 4, quarter = m->config->channels / 8;
+    pass to = k ? pass_keeping(p) : *p;
+    size_t mark = arena_mark(p->temp);
+    tensor h = pass_4d(&to, 1, 2 * g, 2 * g, half), first = tensor_reshape2(h, 4 * g * g, half), y = first,
+           a = first;
+    tensor map = tensor_reshape4(x, 1, g, g, m->config->channels), last = u;
+    if (k) {
+        y = pass_2d(&to, 4 * g * g, half);
+        a = pass_2d(&to, 4 * g * g, half);
+        last = pass_4d(&to, 1, 4 * g, 4 * g, quarter);
+        *k = (upscale_kept){ .x = map, .a = y, .h = tensor_reshape4(a, 1, 2 * g, 2 * g, half), .u = last };
+    }
+    op_conv_transpose_fwd(p->d, h, map, m->up1_w.v, m->up1_b.v);
+    norm_fwd(p, &m->up_norm, y, first, k ? &k->norm : NULL);
+    op_activation_fwd(p->d, a, y, ACT_GELU);
+    op_conv_transpose_fwd(p->d, last, k ? k->h : h, m->up2_w.v, m->up2_b.v);
+    op_activation_fwd(p->d, tensor_reshape2(u, 16 * g * g, quarter), tensor_reshape2(last, 16 * g * g, quarter),
+                      ACT_GELU);
+    arena_release(p->temp, mark);
+}
+
+/* dx (g*g,C) from du, which is overwritten. */
+static void upscale_bwd(const pass *p, const mask_decoder *m, tensor dx, tensor du, const upscale_kept *k)
+{
+    int64_t g = m->config->grid, half = m->config->channels / 4, quarter = m->config->channels / 8;
+    size_t mark = arena_mark(p->temp);
+    tensor rows = tensor_reshape2(du, 16 * g * g, quarter), dh = pass_4d(p, 1, 2 * g, 2 * g, half);
+    tensor first = tensor_reshape2(dh, 4 * g * g, half);
+    op_activation_bwd(p->d, rows, rows, tensor_reshape2(k->u, 16 * g * g, quarter), ACT_GELU);
+    op_conv_transpose_bwd(p->d, dh, m->up2_w.g, m->up2_b.g, du, k->h, m->up2_w.v);
+    op_activation_bwd(p->d, first, first, k->a, ACT_GELU);
+    norm_bwd(p, &m->up_norm, first, first, &k->norm, tensor_none());
+    op_conv_transpose_bwd(p->d, tensor_reshape4(dx, 1, g, g, m->config->channels), m->up1_w.g, m->up1_b.g, dh, k->x,
+                          m->up1_w.v);
+    arena_release(p->temp, mark);
+}
+
+sca_status masks_kept_open(masks_kept *k, const mask_decoder *m)
+{
+    size_t masks = (size_t)m->config->masks;
+    *k = (masks_kept){ .heads = mem_zero(masks, sizeof *k->heads) };
+    return k->heads ? SCA_OK : mem_fail(masks * sizeof *k->heads, "what the mask heads keep");
+}
+
+void masks_kept_free(masks_kept *k)
+{
+    mem_free(k->heads);
+    k->heads = NULL;
+}
+
+static const matmul_options dot = { .alpha = 1, .trans_b = true };
+
+void mask_decoder_masks(const pass *p, const mask_decoder *m, tensor logits, tensor q, tensor x, masks_kept *k)
 {
     int64_t N = q.dim[0], masks = m->config->masks, g = m->config->grid, quarter = m->config->channels / 8;
+    pass to = k ? pass_keeping(p) : *p;
     size_t mark = arena_mark(p->temp);
-    tensor hyper = pass_3d(p, N, masks, quarter), u = pass_4d(p, 1, 4 * g, 4 * g, quarter);
-    for (int64_t i = 0; i < masks; i++) ffn_fwd(p, &m->hyper[i], token_rows(hyper, i), token_rows(q, 1 + i));
+    tensor hyper = pass_3d(&to, N, masks, quarter), u = pass_4d(p, 1, 4 * g, 4 * g, quarter);
+    if (k) k->hyper = hyper;
+    if (k) k->x = x;
+    for (int64_t i = 0; i < masks; i++)
+        ffn_fwd(p, &m->hyper[i], token_rows(hyper, i), token_rows(q, 1 + i), k ? &k->heads[i] : NULL);
     for (int64_t n = 0; n < N; n++) { /* one region at a time: the maps are sixteen times its image tokens */
-        upscale(p, m, u, tensor_at(x, n));
+        upscale(p, m, u, tensor_at(x, n), NULL);
         op_matmul_fwd(p->d, tensor_reshape2(tensor_at(logits, n), masks, 16 * g * g), tensor_at(hyper, n),
-                      tensor_reshape2(u, 16 * g * g, quarter), (matmul_options){ .alpha = 1, .trans_b = true });
+                      tensor_reshape2(u, 16 * g * g, quarter), dot);
     }
+    arena_release(p->temp, mark);
+}
+
+void mask_decoder_masks_bwd(const pass *p, const mask_decoder *m, tensor dq, tensor dx, tensor dlogits,
+                            const masks_kept *k)
+{
+    int64_t N = dq.dim[0], masks = m->config->masks, g = m->config->grid, quarter = m->config->channels / 8;
+    size_t mark = arena_mark(p->temp);
+    tensor dhyper = pass_3d(p, N, masks, quarter), u = pass_4d(p, 1, 4 * g, 4 * g, quarter);
+    tensor du = pass_4d(p, 1, 4 * g, 4 * g, quarter), rows = tensor_reshape2(du, 16 * g * g, quarter);
+    for (int64_t n = 0; n < N; n++) { /* the maps again, region by region */
+        upscale_kept again;
+        size_t keep = arena_mark(p->keep);
+        upscale(p, m, u, tensor_at(k->x, n), &again);
+        op_matmul_bwd(p->d, tensor_at(dhyper, n), rows, tensor_reshape2(tensor_at(dlogits, n), masks, 16 * g * g),
+                      tensor_at(k->hyper, n), tensor_reshape2(u, 16 * g * g, quarter), dot, false);
+        upscale_bwd(p, m, tensor_at(dx, n), du, &again);
+        arena_release(p->keep, keep);
+    }
+    for (int64_t i = 0; i < masks; i++) head_bwd(p, &m->hyper[i], dq, 1 + i, token_rows(dhyper, i), &k->heads[i]);
     arena_release(p->temp, mark);
 }

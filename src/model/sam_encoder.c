@@ -49,6 +49,27 @@ void sam_encoder_free(sam_encoder *m)
     m->blocks = NULL;
 }
 
+sca_status sam_encoder_kept_open(encoder_kept *k, const sam_encoder *m, bool recompute)
+{
+    size_t layers = (size_t)m->config->layers;
+    *k = (encoder_kept){ .recompute = recompute };
+    k->blocks = mem_zero(layers, sizeof *k->blocks);
+    k->inputs = mem_zero(layers, sizeof *k->inputs);
+    if (k->blocks && k->inputs) return SCA_OK;
+    sam_encoder_kept_free(k);
+    return mem_fail(layers * sizeof *k->blocks, "what the encoder keeps");
+}
+
+void sam_encoder_kept_free(encoder_kept *k)
+{
+    mem_free(k->blocks);
+    mem_free(k->inputs);
+    k->blocks = NULL;
+    k->inputs = NULL;
+}
+
+/* ---- forward ----------------------------------------------------------------------------------------- */
+
 void sam_encoder_patches(const pass *p, const sam_encoder *m, tensor x, tensor pixels, bool positions)
 {
     const sam_config *c = m->config;
@@ -58,53 +79,154 @@ void sam_encoder_patches(const pass *p, const sam_encoder *m, tensor x, tensor p
     if (positions && tensor_given(m->pos.v)) op_add_fwd(p->d, x, x, tensor_reshape2(m->pos.v, g * g, D));
 }
 
-/* x = x + proj(attention(LN1 x)); x = x + MLP(LN2 x) */
-void sam_encoder_layer(const pass *p, const sam_encoder *m, int layer, tensor x)
+static relpos_options attention_at(const sam_config *c, const encoder_block *b)
+{
+    return (relpos_options){ .scale = 1.0f / sqrtf((float)(c->width / c->heads)),
+                             .heads = c->heads,
+                             .window = b->window };
+}
+
+/* (S,n) -> (1,g,g,n) */
+static tensor as_map(const sam_config *c, tensor t) { return tensor_reshape4(t, 1, c->grid, c->grid, t.dim[1]); }
+
+/* y = x + proj(attention(LN1 x)); then y = y + MLP(LN2 y). With k the sum between them is another tensor. */
+void sam_encoder_layer(const pass *p, const sam_encoder *m, int layer, tensor y, tensor x, encoder_block_kept *k)
 {
     const sam_config *c = m->config;
     const encoder_block *b = &m->blocks[layer];
-    int64_t g = c->grid, S = g * g, D = c->width;
-    relpos_options o = { .scale = 1.0f / sqrtf((float)(D / c->heads)), .heads = c->heads, .window = b->window };
+    int64_t S = (int64_t)c->grid * c->grid, D = c->width;
+    pass to = k ? pass_keeping(p) : *p;
+    tensor sum = k ? pass_2d(&to, S, D) : y, mixed = k ? pass_2d(&to, S, D) : y, lse = tensor_none();
     size_t mark = arena_mark(p->temp);
-    tensor y = pass_2d(p, S, D);
-    norm_fwd(p, &b->norm1, y, x);
+    tensor n = pass_2d(p, S, D);
+    if (!k) mixed = n; /* the normalised tokens have been read when it is written */
+    norm_fwd(p, &b->norm1, n, x, k ? &k->norm1 : NULL);
     size_t inner = arena_mark(p->temp);
-    tensor qkv = pass_2d(p, S, 3 * D);
-    linear_fwd(p, &b->qkv, qkv, y, ACT_NONE, tensor_none());
-    op_relpos_attention_fwd(p->d, tensor_reshape4(y, 1, g, g, D), tensor_none(),
-                            tensor_reshape4(qkv, 1, g, g, 3 * D), b->qkv.b.v, b->rel_h.v, b->rel_w.v, o);
+    tensor qkv = pass_2d(&to, S, 3 * D);
+    linear_fwd(p, &b->qkv, qkv, n, ACT_NONE, tensor_none());
+    if (k) {
+        lse = tensor_reshape4(pass_stat(&to, c->heads * S), 1, c->heads, c->grid, c->grid);
+        k->qkv = qkv;
+        k->mixed = mixed;
+        k->lse = lse;
+    }
+    op_relpos_attention_fwd(p->d, as_map(c, mixed), lse, as_map(c, qkv), b->qkv.b.v, b->rel_h.v, b->rel_w.v,
+                            attention_at(c, b));
     arena_release(p->temp, inner);
-    linear_fwd(p, &b->proj, x, y, ACT_NONE, x);
-    norm_fwd(p, &b->norm2, y, x);
-    mlp_fwd(p, &b->mlp, x, y, x);
+    if (sum.data != x.data) op_copy(p->d, sum, x);
+    linear_fwd(p, &b->proj, sum, mixed, ACT_NONE, sum);
+    norm_fwd(p, &b->norm2, n, sum, k ? &k->norm2 : NULL);
+    if (y.data != sum.data) op_copy(p->d, y, sum);
+    mlp_kept hidden;
+    mlp_fwd(p, &b->mlp, y, n, y, k ? &hidden : NULL);
+    if (k) k->h = hidden.h;
     arena_release(p->temp, mark);
 }
 
-void sam_encoder_neck(const pass *p, const sam_encoder *m, tensor embedding, tensor x)
-{
-    int64_t g = m->config->grid, C = m->config->channels;
-    size_t mark = arena_mark(p->temp);
-    tensor y = pass_2d(p, g * g, C);
-    op_linear_fwd(p->d, y, x, m->neck1.v, tensor_none(), tensor_none(), (linear_options){ .act = ACT_NONE });
-    norm_fwd(p, &m->neck_norm1, y, y);
-    op_conv_fwd(p->d, tensor_reshape4(embedding, 1, g, g, C), tensor_reshape4(y, 1, g, g, C), m->neck2.v,
-                tensor_none(), (conv_options){ .stride = 1, .pad = 1, .act = ACT_NONE });
-    norm_fwd(p, &m->neck_norm2, embedding, embedding);
-    arena_release(p->temp, mark);
-}
+static const conv_options neck_conv = { .stride = 1, .pad = 1, .act = ACT_NONE };
 
-void sam_encoder_fwd(const pass *p, const sam_encoder *m, tensor embedding, tensor pixels)
+static void neck_fwd(const pass *p, const sam_encoder *m, tensor embedding, tensor x, encoder_kept *k)
 {
     const sam_config *c = m->config;
+    int64_t S = (int64_t)c->grid * c->grid, C = c->channels;
+    pass to = k ? pass_keeping(p) : *p;
     size_t mark = arena_mark(p->temp);
-    tensor x = pass_2d(p, (int64_t)c->grid * c->grid, c->width);
+    tensor y = pass_2d(&to, S, C), mid = k ? pass_2d(&to, S, C) : y, z = k ? pass_2d(&to, S, C) : embedding;
+    if (k) k->out = x;
+    if (k) k->mid = mid;
+    op_linear_fwd(p->d, y, x, m->neck1.v, tensor_none(), tensor_none(), (linear_options){ .act = ACT_NONE });
+    norm_fwd(p, &m->neck_norm1, mid, y, k ? &k->neck_norm1 : NULL);
+    op_conv_fwd(p->d, as_map(c, z), as_map(c, mid), m->neck2.v, tensor_none(), neck_conv);
+    norm_fwd(p, &m->neck_norm2, embedding, z, k ? &k->neck_norm2 : NULL);
+    arena_release(p->temp, mark);
+}
+
+void sam_encoder_fwd(const pass *p, const sam_encoder *m, tensor embedding, tensor pixels, encoder_kept *k)
+{
+    const sam_config *c = m->config;
+    pass to = k ? pass_keeping(p) : *p;
+    size_t mark = arena_mark(p->temp);
+    int64_t S = (int64_t)c->grid * c->grid;
+    tensor x = pass_2d(&to, S, c->width);
+    if (k) k->pixels = pixels;
     sam_encoder_patches(p, m, x, pixels, true);
-    bool planned = !p->temp->base; /* on the null device: no work to report */
+    bool silent = p->d->kind->measures || p->keep; /* a plan, or one of many steps of training */
     for (int i = 0; i < c->layers; i++) {
-        if (!planned) progress("encode the photo", i, c->layers);
-        sam_encoder_layer(p, m, i, x);
+        if (!silent) progress("encode the photo", i, c->layers);
+        tensor y = k ? pass_2d(&to, S, c->width) : x;
+        size_t keep = k ? arena_mark(p->keep) : 0;
+        if (k) k->inputs[i] = x;
+        sam_encoder_layer(p, m, i, y, x, k ? &k->blocks[i] : NULL);
+        if (k && k->recompute) arena_release(p->keep, keep);
+        x = y;
     }
-    if (!planned) progress("encode the photo", c->layers, c->layers);
-    sam_encoder_neck(p, m, embedding, x);
+    if (!silent) progress("encode the photo", c->layers, c->layers);
+    neck_fwd(p, m, embedding, x, k);
+    arena_release(p->temp, mark);
+}
+
+/* ---- backward ---------------------------------------------------------------------------------------- */
+
+/* What a norm gave, made anew where the gradient of a weight needs it: into n. */
+static tensor normed_again(const pass *p, const norm *m, const norm_kept *k, tensor n, bool wanted)
+{
+    if (!wanted) return tensor_none();
+    norm_fwd(p, m, n, k->x, NULL);
+    return n;
+}
+
+/* dy becomes the gradient at the block's input. */
+static void layer_bwd(const pass *p, const sam_encoder *m, int layer, tensor dy, const encoder_block_kept *k)
+{
+    const sam_config *c = m->config;
+    const encoder_block *b = &m->blocks[layer];
+    int64_t S = dy.dim[0], D = c->width;
+    size_t mark = arena_mark(p->temp);
+    tensor n = pass_2d(p, S, D), dn = pass_2d(p, S, D), dqkv = pass_2d(p, S, 3 * D);
+    mlp_kept hidden = { normed_again(p, &b->norm2, &k->norm2, n, linear_trained(&b->mlp.up)), k->h };
+    mlp_bwd(p, &b->mlp, dn, dy, &hidden, tensor_none());
+    norm_bwd(p, &b->norm2, dy, dn, &k->norm2, dy);
+    linear_bwd(p, &b->proj, dn, dy, k->mixed, tensor_none());
+    op_relpos_attention_bwd(p->d, as_map(c, dqkv), b->qkv.b.g, b->rel_h.g, b->rel_w.g, as_map(c, dn),
+                            as_map(c, k->mixed), k->lse, as_map(c, k->qkv), b->qkv.b.v, b->rel_h.v, b->rel_w.v,
+                            attention_at(c, b));
+    linear_bwd(p, &b->qkv, dn, dqkv, normed_again(p, &b->norm1, &k->norm1, n, linear_trained(&b->qkv)),
+               tensor_none());
+    norm_bwd(p, &b->norm1, dy, dn, &k->norm1, dy);
+    arena_release(p->temp, mark);
+}
+
+/* dx (S,D) at the neck's input */
+static void neck_bwd(const pass *p, const sam_encoder *m, tensor dx, tensor dembedding, const encoder_kept *k)
+{
+    const sam_config *c = m->config;
+    int64_t S = dx.dim[0], C = c->channels;
+    size_t mark = arena_mark(p->temp);
+    tensor dz = pass_2d(p, S, C), dy = pass_2d(p, S, C);
+    norm_bwd(p, &m->neck_norm2, dz, dembedding, &k->neck_norm2, tensor_none());
+    op_conv_bwd(p->d, as_map(c, dy), m->neck2.g, tensor_none(), as_map(c, dz), as_map(c, k->mid), m->neck2.v,
+                neck_conv);
+    norm_bwd(p, &m->neck_norm1, dy, dy, &k->neck_norm1, tensor_none());
+    op_linear_bwd(p->d, dx, m->neck1.g, tensor_none(), dy, k->out, m->neck1.v, tensor_none(), false);
+    arena_release(p->temp, mark);
+}
+
+void sam_encoder_bwd(const pass *p, const sam_encoder *m, tensor dembedding, encoder_kept *k)
+{
+    const sam_config *c = m->config;
+    int64_t S = (int64_t)c->grid * c->grid, D = c->width;
+    size_t mark = arena_mark(p->temp);
+    tensor dx = pass_2d(p, S, D);
+    neck_bwd(p, m, dx, dembedding, k);
+    for (int i = c->layers - 1; i >= 0; i--) {
+        size_t keep = arena_mark(p->keep), temp = arena_mark(p->temp);
+        if (k->recompute) sam_encoder_layer(p, m, i, pass_2d(p, S, D), k->inputs[i], &k->blocks[i]);
+        layer_bwd(p, m, i, dx, &k->blocks[i]);
+        arena_release(p->keep, keep);
+        arena_release(p->temp, temp);
+    }
+    if (tensor_given(m->pos.g)) op_sum(p->d, tensor_reshape2(m->pos.g, S, D), dx, true);
+    op_conv_bwd(p->d, tensor_none(), m->patch_w.g, m->patch_b.g, as_map(c, dx), k->pixels, m->patch_w.v,
+                (conv_options){ .stride = c->patch, .pad = 0, .act = ACT_NONE });
     arena_release(p->temp, mark);
 }

@@ -17,7 +17,7 @@ static void encode_run(const run *r, tensor embedding, tensor base, const float 
     int64_t S = r->c->sam.image;
     tensor x = pass_4d(&r->p, 1, S, S, 3);
     if (pixels) dev_put_f32(r->p.d, x, pixels);
-    sam_encoder_fwd(&r->p, &r->n->encoder, embedding, x);
+    sam_encoder_fwd(&r->p, &r->n->encoder, embedding, x, NULL);
     op_add_fwd(r->p.d, base, embedding, tensor_expand(r->n->prompt.no_mask.v, 0, embedding.dim[0]));
     arena_release(r->p.temp, mark);
 }
@@ -151,30 +151,36 @@ static tensor image_input(const run *r, const scene *s, const group *g, const sc
     return own;
 }
 
+mixer_input decoded_new(const pass *to, const sam_config *c, int64_t N, int64_t n)
+{
+    int64_t S = (int64_t)c->grid * c->grid, C = c->channels, T = 1 + c->masks + n;
+    return (mixer_input){ .tokens = pass_3d(to, N, T, C),
+                          .fused = pass_3d(to, N, T, C),
+                          .sparse = n ? pass_3d(to, N, n, C) : tensor_none(),
+                          .x = pass_3d(to, N, S, C) };
+}
+
+void decode_tokens(const pass *p, const net *m, const mixer_input *out, const prompt_token *list, tensor x,
+                   tensor pe, twoway_kept *k)
+{
+    if (tensor_given(out->sparse)) prompt_sparse_fwd(p, &m->prompt, out->sparse, list);
+    mask_decoder_tokens(p, &m->decoder, out->tokens, out->sparse);
+    twoway_fwd(p, &m->decoder.transformer, out->fused, out->x, out->tokens, x, pe, k);
+}
+
 sca_status decode(const run *r, const scene *s, const group *g, const sca_prompt *prompts, tensor pe, decoded *out)
 {
     const pass *p = &r->p;
     const sam_config *c = &r->c->sam;
-    int64_t S = image_tokens(r->c), C = c->channels, T = 1 + c->masks + g->n;
-    mixer_input *in = &out->to_mixer;
-    *in = (mixer_input){ .tokens = pass_3d(p, g->N, T, C),
-                         .fused = pass_3d(p, g->N, T, C),
-                         .sparse = tensor_none(),
-                         .x = pass_3d(p, g->N, S, C) };
+    prompt_token *list = mem_zero((size_t)g->N * (size_t)g->n + 1, sizeof *list);
+    if (!list) return mem_fail((size_t)g->N * (size_t)g->n * sizeof *list, "prompt tokens");
+    for (int i = 0; i < g->N && prompts; i++)
+        write_tokens(s, &prompts[g->member[i]], list + (size_t)i * (size_t)g->n);
+    out->to_mixer = decoded_new(p, c, g->N, g->n);
     out->iou = pass_2d(p, g->N, c->masks);
-    if (g->n) {
-        prompt_token *list = mem_zero((size_t)g->N * (size_t)g->n, sizeof *list);
-        if (!list) return mem_fail((size_t)g->N * (size_t)g->n * sizeof *list, "prompt tokens");
-        for (int i = 0; i < g->N && prompts; i++)
-            write_tokens(s, &prompts[g->member[i]], list + (size_t)i * (size_t)g->n);
-        in->sparse = pass_3d(p, g->N, g->n, C);
-        prompt_sparse_fwd(p, &r->n->prompt, in->sparse, list);
-        mem_free(list);
-    }
-    mask_decoder_tokens(p, &r->n->decoder, in->tokens, in->sparse);
-    twoway_fwd(p, &r->n->decoder.transformer, in->fused, in->x, in->tokens, image_input(r, s, g, prompts, in->x),
-               pe);
-    mask_decoder_iou(p, &r->n->decoder, out->iou, in->fused);
+    decode_tokens(p, r->n, &out->to_mixer, list, image_input(r, s, g, prompts, out->to_mixer.x), pe, NULL);
+    mem_free(list);
+    mask_decoder_iou(p, &r->n->decoder, out->iou, out->to_mixer.fused, NULL);
     return SCA_OK;
 }
 
@@ -187,7 +193,7 @@ static void mix(const run *r, const scene *s, const group *g, const sca_prompt *
     mixer_input in = from->to_mixer;
     tensor y = in.x;
     if (m->rule->raw) in.x = image_input(r, s, g, prompts, y);
-    mixer_fwd(&r->p, m, mixed, y, &in, pe);
+    mixer_fwd(&r->p, m, mixed, y, &in, pe, NULL);
     int64_t rows = mixed.dim[0] * mixed.dim[1];
     linear_fwd(&r->p, &m->project, tensor_reshape2(soft, rows, soft.dim[2]),
                tensor_reshape2(mixed, rows, mixed.dim[2]), ACT_NONE, tensor_none());
@@ -248,7 +254,7 @@ static sca_status masks_run(const run *r, const scene *s, const group *g, const 
     tensor logits = tensor_none();
     if (o->masks || o->keep) {
         logits = pass_4d(p, g->N, masks, side, side);
-        mask_decoder_masks(p, &r->n->decoder, logits, in->to_mixer.fused, in->to_mixer.x);
+        mask_decoder_masks(p, &r->n->decoder, logits, in->to_mixer.fused, in->to_mixer.x, NULL);
     }
     TRY_GOTO(done, read_iou(r, in->iou, &iou));
     for (int i = 0; i < g->N; i++) {

@@ -332,15 +332,15 @@ static slot slot_of(const param_entry *e, const source *from, const backend *kin
     return t;
 }
 
-void place_bytes(const param_set *params, const sources *s, const backend *kind, dtype precision, size_t *bytes,
+void place_bytes(const param_set *params, const sources *s, const backend *kind, dtype precision, size_t bytes[2],
                  size_t *mapped)
 {
-    *bytes = *mapped = 0;
+    bytes[0] = bytes[1] = *mapped = 0;
     for (size_t i = 0; i < params->n; i++) {
-        slot t = slot_of(&params->entries[i], &s->of[i], kind, precision);
-        *bytes += (t.bytes + 255) / 256 * 256;
-        if (t.in_place && s->of[i].shares < 0)
-            *mapped += (size_t)param_count(&params->entries[i]) * dtype_bytes(t.type);
+        const param_entry *e = &params->entries[i];
+        slot t = slot_of(e, &s->of[i], kind, precision);
+        bytes[e->trained] += (t.bytes + 255) / 256 * 256;
+        if (t.in_place && s->of[i].shares < 0) *mapped += (size_t)param_count(e) * dtype_bytes(t.type);
     }
 }
 
@@ -399,21 +399,28 @@ static sca_status place_rows(const param_set *params, const sources *s, size_t i
     return status == SCA_OK ? dev_check(into->d) : status;
 }
 
-sca_status place(const param_set *params, const sources *s, arena *into, dtype precision)
+sca_status place(const param_set *params, const sources *s, arena *const into[2], dtype precision)
 {
+    const backend *kind = into[0]->d->kind;
     for (size_t i = 0; i < params->n; i++) {
         const param_entry *e = &params->entries[i];
-        slot t = slot_of(e, s ? &s->of[i] : NULL, into->d->kind, precision);
+        slot t = slot_of(e, s ? &s->of[i] : NULL, kind, precision);
+        arena *to = into[e->trained];
         if (!s) { /* a plan: shapes only */
-            e->p->v = arena_tensor(into, t.type, e->ndim, e->dim);
+            e->p->v = arena_tensor(to, t.type, e->ndim, e->dim);
             continue;
         }
-        if (s->of[i].shares >= 0) continue;
-        TRY(t.panels ? place_panels(params, s, i, t, into) : place_rows(params, s, i, t, into));
+        if (!to || s->of[i].shares >= 0) continue;
+        TRY(t.panels ? place_panels(params, s, i, t, to) : place_rows(params, s, i, t, to));
         progress("load weights", (int64_t)i, (int64_t)params->n);
     }
-    for (size_t i = 0; s && i < params->n; i++)
-        if (s->of[i].shares >= 0) params->entries[i].p->v = params->entries[s->of[i].shares].p->v;
+    place_shared(params, s);
     if (s) progress("load weights", (int64_t)params->n, (int64_t)params->n);
     return SCA_OK;
+}
+
+void place_shared(const param_set *params, const sources *s)
+{
+    for (size_t i = 0; s && i < params->n; i++)
+        if (s->of[i].shares >= 0) *params->entries[i].p = *params->entries[s->of[i].shares].p;
 }

@@ -23,6 +23,8 @@ tensor pass_stat(const pass *p, int64_t rows)
 
 tensor pass_ids(const pass *p, int64_t rows) { return arena_tensor(p->temp, DT_I32, 1, &rows); }
 
+pass pass_keeping(const pass *p) { return (pass){ .d = p->d, .temp = p->keep, .keep = p->keep }; }
+
 /* ---- linear ------------------------------------------------------------------------------------------ */
 
 #define NAME_BYTES 224
@@ -64,6 +66,13 @@ void linear_fwd(const pass *p, const linear *m, tensor y, tensor x, activation a
     op_linear_fwd(p->d, y, x, m->w.v, m->b.v, r, (linear_options){ .act = act, .in_out = m->in_out });
 }
 
+bool linear_trained(const linear *m) { return tensor_given(m->w.g); }
+
+void linear_bwd(const pass *p, const linear *m, tensor dx, tensor dy, tensor x, tensor r)
+{
+    op_linear_bwd(p->d, dx, m->w.g, m->b.g, dy, x, m->w.v, r, m->in_out);
+}
+
 /* ---- norms ------------------------------------------------------------------------------------------- */
 
 void layernorm_bind(param_set *s, norm *m, int64_t C, float eps, const char *format, ...)
@@ -89,12 +98,28 @@ void rmsnorm_bind(param_set *s, norm *m, int64_t C, float eps, const char *forma
     param_add(s, &m->w, PARAM_SMALL, INIT_ONE, 1, &C, "%s.weight", name);
 }
 
-void norm_fwd(const pass *p, const norm *m, tensor y, tensor x)
+void norm_fwd(const pass *p, const norm *m, tensor y, tensor x, norm_kept *k)
+{
+    bool centred = tensor_given(m->b.v);
+    norm_kept none = { tensor_none(), tensor_none(), tensor_none() };
+    if (k) {
+        pass keep = pass_keeping(p);
+        *k = (norm_kept){ x, centred ? pass_stat(&keep, x.dim[0]) : tensor_none(), pass_stat(&keep, x.dim[0]) };
+    } else {
+        k = &none;
+    }
+    if (centred)
+        op_layernorm_fwd(p->d, y, k->mean, k->rstd, x, m->w.v, m->b.v, m->eps);
+    else
+        op_rmsnorm_fwd(p->d, y, k->rstd, x, m->w.v, m->eps);
+}
+
+void norm_bwd(const pass *p, const norm *m, tensor dx, tensor dy, const norm_kept *k, tensor r)
 {
     if (tensor_given(m->b.v))
-        op_layernorm_fwd(p->d, y, tensor_none(), tensor_none(), x, m->w.v, m->b.v, m->eps);
+        op_layernorm_bwd(p->d, dx, m->w.g, m->b.g, dy, k->mean, k->rstd, k->x, m->w.v, r);
     else
-        op_rmsnorm_fwd(p->d, y, tensor_none(), x, m->w.v, m->eps);
+        op_rmsnorm_bwd(p->d, dx, m->w.g, dy, k->rstd, k->x, m->w.v, r);
 }
 
 /* ---- MLP --------------------------------------------------------------------------------------------- */
@@ -103,16 +128,45 @@ void norm_fwd(const pass *p, const norm *m, tensor y, tensor x)
  */
 enum { MLP_ROWS = 1024 };
 
-void mlp_fwd(const pass *p, const mlp *m, tensor y, tensor x, tensor r)
+static int64_t mlp_hidden(const mlp *m) { return m->up.in_out ? m->up.w.v.dim[1] : m->up.w.v.dim[0]; }
+
+void mlp_fwd(const pass *p, const mlp *m, tensor y, tensor x, tensor r, mlp_kept *k)
 {
     size_t mark = arena_mark(p->temp);
-    int64_t rows = x.dim[0], hidden = m->up.in_out ? m->up.w.v.dim[1] : m->up.w.v.dim[0];
-    tensor h = pass_2d(p, rows < MLP_ROWS ? rows : MLP_ROWS, hidden);
+    int64_t rows = x.dim[0], hidden = mlp_hidden(m);
+    if (k) {
+        pass keep = pass_keeping(p);
+        *k = (mlp_kept){ x, pass_2d(&keep, rows, hidden) };
+    }
+    tensor a = pass_2d(p, rows < MLP_ROWS ? rows : MLP_ROWS, hidden);
     for (int64_t i = 0; i < rows; i += MLP_ROWS) {
         int64_t n = rows - i < MLP_ROWS ? rows - i : MLP_ROWS;
-        tensor hn = tensor_slice(h, 0, 0, n), rn = tensor_given(r) ? tensor_slice(r, 0, i, n) : r;
-        linear_fwd(p, &m->up, hn, tensor_slice(x, 0, i, n), m->act, tensor_none());
-        linear_fwd(p, &m->down, tensor_slice(y, 0, i, n), hn, ACT_NONE, rn);
+        tensor an = tensor_slice(a, 0, 0, n), rn = tensor_given(r) ? tensor_slice(r, 0, i, n) : r;
+        tensor hn = k ? tensor_slice(k->h, 0, i, n) : an;
+        linear_fwd(p, &m->up, hn, tensor_slice(x, 0, i, n), k ? ACT_NONE : m->act, tensor_none());
+        if (k) op_activation_fwd(p->d, an, hn, m->act);
+        linear_fwd(p, &m->down, tensor_slice(y, 0, i, n), an, ACT_NONE, rn);
+    }
+    arena_release(p->temp, mark);
+}
+
+void mlp_bwd(const pass *p, const mlp *m, tensor dx, tensor dy, const mlp_kept *k, tensor r)
+{
+    size_t mark = arena_mark(p->temp);
+    int64_t rows = dy.dim[0], hidden = mlp_hidden(m), most = rows < MLP_ROWS ? rows : MLP_ROWS;
+    bool again = linear_trained(&m->down); /* the activations, made anew */
+    tensor da = pass_2d(p, most, hidden), a = again ? pass_2d(p, most, hidden) : tensor_none();
+    for (int64_t i = 0; i < rows; i += MLP_ROWS) {
+        int64_t n = rows - i < MLP_ROWS ? rows - i : MLP_ROWS;
+        tensor dan = tensor_slice(da, 0, 0, n), hn = tensor_slice(k->h, 0, i, n), an = a;
+        if (again) {
+            an = tensor_slice(a, 0, 0, n);
+            op_activation_fwd(p->d, an, hn, m->act);
+        }
+        linear_bwd(p, &m->down, dan, tensor_slice(dy, 0, i, n), an, tensor_none());
+        op_activation_bwd(p->d, dan, dan, hn, m->act);
+        linear_bwd(p, &m->up, tensor_given(dx) ? tensor_slice(dx, 0, i, n) : dx, dan, tensor_slice(k->x, 0, i, n),
+                   tensor_given(r) ? tensor_slice(r, 0, i, n) : r);
     }
     arena_release(p->temp, mark);
 }

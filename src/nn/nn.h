@@ -4,6 +4,11 @@
  * arenas. Functions write to tensors the caller gives; what they need in between comes from pass.temp and is
  * released before they return. Nothing here returns a status: the stream of the device is sticky
  * (architecture.md 3.9).
+ *
+ * Forward and backward are pairs x_fwd, x_bwd. A forward call that is given an x_kept fills it with what its backward
+ * needs: inputs as they are (they must stay until then, so nothing works in place), the rest in pass.keep. Without one
+ * (NULL) it is inference. x_bwd(dx, dy, k, r) gives dx = the gradient of the input + r, r absent or dx itself, and adds
+ * to the gradients of those parameters that have one; an absent dx is not computed.
  */
 #ifndef NN_H
 #define NN_H
@@ -63,6 +68,7 @@ void param_set_free(param_set *s);
 typedef struct pass {
     dev *d;
     arena *temp; /* marks */
+    arena *keep; /* training: what backward needs; NULL in inference */
 } pass;
 
 tensor pass_tensor(const pass *p, int ndim, const int64_t *dim); /* activation type, from temp */
@@ -71,6 +77,7 @@ tensor pass_3d(const pass *p, int64_t a, int64_t b, int64_t c);
 tensor pass_4d(const pass *p, int64_t a, int64_t b, int64_t c, int64_t d);
 tensor pass_stat(const pass *p, int64_t rows); /* (rows) F: F32, F64 on ref */
 tensor pass_ids(const pass *p, int64_t rows);  /* (rows) I32 */
+pass pass_keeping(const pass *p);              /* the same pass, whose tensors come from keep */
 
 /* ---- layers (layers.c) ------------------------------------------------------------------------------- */
 
@@ -84,6 +91,9 @@ void linear_bind(param_set *s, linear *m, bool bias, int64_t N, int64_t K, const
 void linear_bind_in_out(param_set *s, linear *m, int64_t K, int64_t N, const char *format, ...) PRINTF_LIKE(5, 6);
 /* y = act(x W^T + b) + r.  y,r (R,N)  x (R,K)  r may be absent or y */
 void linear_fwd(const pass *p, const linear *m, tensor y, tensor x, activation act, tensor r);
+/* Of a call without act: dx = dy W + r.  dx,x,r (R,K)  dy (R,N); x may be absent when the weight is frozen. */
+void linear_bwd(const pass *p, const linear *m, tensor dx, tensor dy, tensor x, tensor r);
+bool linear_trained(const linear *m); /* backward needs x */
 
 typedef struct norm {
     param w, b;
@@ -91,14 +101,22 @@ typedef struct norm {
 } norm; /* (C); b absent: RMSNorm */
 void layernorm_bind(param_set *s, norm *m, int64_t C, float eps, const char *format, ...) PRINTF_LIKE(5, 6);
 void rmsnorm_bind(param_set *s, norm *m, int64_t C, float eps, const char *format, ...) PRINTF_LIKE(5, 6);
-void norm_fwd(const pass *p, const norm *m, tensor y, tensor x); /* (R,C), in place allowed */
+typedef struct norm_kept {
+    tensor x, mean, rstd; /* (R,C) (R) (R); RMSNorm has no mean */
+} norm_kept;
+void norm_fwd(const pass *p, const norm *m, tensor y, tensor x, norm_kept *k); /* (R,C), in place without k */
+void norm_bwd(const pass *p, const norm *m, tensor dx, tensor dy, const norm_kept *k, tensor r); /* dx may be dy */
 
 typedef struct mlp {
     linear up, down;
     activation act;
 } mlp;
-/* y = down(act(up x)) + r.  y,r (R,C)  x (R,K) */
-void mlp_fwd(const pass *p, const mlp *m, tensor y, tensor x, tensor r);
+typedef struct mlp_kept {
+    tensor x, h; /* (R,K), (R,hidden) before the activation */
+} mlp_kept;
+/* y = down(act(up x)) + r.  y,r (R,C)  x (R,K); r absent or y */
+void mlp_fwd(const pass *p, const mlp *m, tensor y, tensor x, tensor r, mlp_kept *k);
+void mlp_bwd(const pass *p, const mlp *m, tensor dx, tensor dy, const mlp_kept *k, tensor r); /* dx, dy differ */
 
 /* ---- SAM's two-way transformer (twoway.c): in the mask decoder and in the mixer; model.md 4 ---------- */
 
@@ -128,9 +146,41 @@ typedef struct twoway_options {
 /* prefix: "mask_decoder.transformer" */
 sca_status twoway_bind(param_set *s, twoway *m, const char *prefix, twoway_options o);
 void twoway_free(twoway *m);
+
+typedef struct self_kept { /* tokens among themselves */
+    tensor q, qe;          /* (N,T,C) */
+    tensor part[4], lse;   /* query, key, value, mixed (N*T,C); (N,H,T) */
+} self_kept;
+typedef struct pool_kept {                /* token to image; M inner width, J = H*T */
+    tensor qe, query, pooled, lse, mixed; /* (N,T,C) (N*T,M) (N,J,C) (N,J) (N*T,M) */
+    tensor x;                             /* (N,S,C) */
+} pool_kept;
+typedef struct update_kept {  /* image to token */
+    tensor q, qe, key, value; /* (N,T,C) (N,T,C) (N*T,M) (N*T,M) */
+    tensor x;                 /* (N,S,C) */
+} update_kept;
+typedef struct twoway_block_kept {
+    self_kept self;
+    norm_kept norm1, norm2, norm3;
+    pool_kept t2i;
+    mlp_kept mlp;
+    update_kept i2t;
+} twoway_block_kept;
+typedef struct twoway_kept {
+    twoway_block_kept *blocks; /* (layers) owned: twoway_kept_open, _free */
+    pool_kept final_t2i;
+    norm_kept norm_final;
+    tensor pe;
+} twoway_kept;
+sca_status twoway_kept_open(twoway_kept *k, const twoway *m);
+void twoway_kept_free(twoway_kept *k); /* accepts a zeroed one */
+
 /* q,t (N,T,C): t the input tokens, re-added as positions in every block; q the tokens afterwards (q must not be t).
  * x (N,S,C): image tokens, may repeat over N (stride 0).  pe (S,C)
- * y (N,S,C): the image tokens afterwards; y may be x when x does not repeat. */
-void twoway_fwd(const pass *p, const twoway *m, tensor q, tensor y, tensor t, tensor x, tensor pe);
+ * y (N,S,C): the image tokens afterwards; y may be x when x does not repeat, and there is no k. */
+void twoway_fwd(const pass *p, const twoway *m, tensor q, tensor y, tensor t, tensor x, tensor pe, twoway_kept *k);
+/* dt (N,T,C) and dx (N,S,C), absent if not wanted, from dq (N,T,C) and dy (N,S,C), absent: 0. dx may be dy; without dx,
+ * dy is overwritten. */
+void twoway_bwd(const pass *p, const twoway *m, tensor dt, tensor dx, tensor dq, tensor dy, const twoway_kept *k);
 
 #endif
