@@ -25,7 +25,7 @@ typedef enum extent { SMALL, MEDIUM, LARGE, EXTENTS } extent;
 static const char *const shape_names[] = { "circle", "square", "triangle", "star", "cross", "ring" };
 static const char *const texture_names[] = { "", "striped ", "dotted ", "checkered " };
 static const char *const extent_names[] = { "small ", "", "large " };
-static const double extent_range[][2] = { { 0.075, 0.10 }, { 0.135, 0.165 }, { 0.215, 0.26 } }; /* of the side */
+static const double extent_range[][2] = { { 0.085, 0.11 }, { 0.14, 0.17 }, { 0.215, 0.26 } }; /* of the side */
 static const struct {
     const char *name;
     double rgb[3];
@@ -133,7 +133,7 @@ static bool inside(shape_kind kind, double u, double v)
 
 static bool second_part(texture t, double u, double v)
 {
-    double a = 2.6 * u + 8, b = 2.6 * v + 8, du, dv;
+    double a = 1.7 * u + 8.2, b = 1.7 * v + 8.2, du, dv;
     switch (t) {
     case STRIPED: return fmod(b, 1) < 0.5;
     case CHECKERED: return (fmod(a, 1) < 0.5) != (fmod(b, 1) < 0.5);
