@@ -119,11 +119,12 @@ static sca_status keep_region(loading *l, const region_row *region, int64_t imag
     }
     TRY(rows_region(l->d, region));
     l->image_ids[n] = image;
-    return l->rule->whole || l->rule->segments ? SCA_OK : rows_mask(l->d, shape);
+    return l->rule->whole ? SCA_OK : rows_mask(l->d, shape);
 }
 
 /* A segment or an annotation; `what` and index name it when it has no id. */
-static sca_status add_region(loading *l, const char *what, int64_t index, const json_t *item, int64_t image)
+static sca_status add_region(loading *l, const char *what, int64_t index, const json_t *item, int64_t image,
+                             const json_t *shape)
 {
     region_row region = { .id = index, .n = 1 };
     int64_t category_id = 0;
@@ -139,7 +140,7 @@ static sca_status add_region(loading *l, const char *what, int64_t index, const 
         TRY(rows_text(l->d, phrase, bytes, &region.text));
     else
         TRY(category_at(l, category_id, &region.next));
-    return keep_region(l, &region, image, json_object_get(item, "segmentation"));
+    return keep_region(l, &region, image, shape);
 }
 
 static sca_status add_annotation(loading *l, int64_t index, const json_t *item)
@@ -149,9 +150,11 @@ static sca_status add_annotation(loading *l, int64_t index, const json_t *item)
     bool has_id = member_id(item, "id", &id);
     if (!member_id(item, "image_id", &image) || (l->rule->segments && !json_is_array(segments)))
         return rows_bad(l->d, "annotation", has_id, id, DATASET_TYPE);
-    if (!l->rule->segments) return add_region(l, "annotation", index, item, image);
+    if (!l->rule->segments)
+        return add_region(l, "annotation", index, item, image, json_object_get(item, "segmentation"));
     for (size_t i = 0; i < json_array_size(segments); i++)
-        TRY(add_region(l, "segment", (int64_t)i, json_array_get(segments, i), image));
+        TRY(add_region(l, "segment", (int64_t)i, json_array_get(segments, i), image,
+                       json_object_get(item, "file_name")));
     return SCA_OK;
 }
 

@@ -52,6 +52,16 @@ void mask_box(const mask_runs *r, double xywh[4]);
 double mask_iou(const mask_runs *a, const mask_runs *b, bool b_is_crowd);
 void mask_runs_free(mask_runs *r);
 
+/* Where a mask comes from, for messages. */
+typedef struct mask_source {
+    const char *path;
+    int64_t id; /* of the annotation */
+} mask_source;
+/* Of a "segmentation" of COCO's format (shapes.c). */
+sca_status mask_of_shape(const mask_source *from, const json_t *shape, int width, int height, mask_runs *out);
+/* The pixels of a label map whose R + 256 G + 65536 B is id. */
+sca_status mask_of_label(const char *map, int64_t id, int width, int height, mask_runs *out);
+
 /* ---- data sets (dataset.c; one file per family of formats) ---------------------------------------------- */
 
 /* One image with its regions, in file order: the order of evaluation. Owned by whoever asked; sample_free. */

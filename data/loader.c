@@ -129,8 +129,8 @@ static sca_status make(loader *l, place *p)
         if (kept > 0) return collate(&l->o, &p->store, kept);
     }
     return status_fail(SCA_ERR_FORMAT,
-                       "%s: no image with a region that can be used, in %d tries; see what was left out and why",
-                       dataset_name(l->sets[0]), TRIES);
+                       "%s: no image with a region that can be used, in %d tries%s; see what was left out and why",
+                       dataset_name(l->sets[0]), TRIES, l->o.masks ? " (only regions with masks can)" : "");
 }
 
 static void keep_message(place *p)

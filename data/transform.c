@@ -155,7 +155,7 @@ static sca_status take_phrase(work *w, size_t region, const char *phrase, exampl
     return w->o->tokenise(w->o->tokeniser, phrase, bytes, &to->ids, &to->n_ids);
 }
 
-/* The mask at its place among those of the image; *kept false: it is wrong. A region without one is its box. */
+/* The mask at its place among those of the image; *kept false: it is wrong, or there is none. */
 static sca_status take_mask(work *w, size_t region, uint8_t *to, bool *kept)
 {
     const sample_region *r = &w->sample.regions[region];
@@ -168,12 +168,10 @@ static sca_status take_mask(work *w, size_t region, uint8_t *to, bool *kept)
         *kept = false;
         return skip(w, (int64_t)region, SKIP_MASK, status_message());
     }
-    if (status == SCA_OK && !found) {
-        const double xywh[4] = { r->box[0], r->box[1], r->box[2] - r->box[0], r->box[3] - r->box[1] };
-        status = mask_from_box(xywh, w->width, w->height, &runs);
-    }
+    *kept = found;
+    if (status != SCA_OK || !found) return status;
     size_t pixels = (size_t)w->width * (size_t)w->height;
-    if (status == SCA_OK && !(on = mem_alloc(pixels))) status = mem_fail(pixels, "a mask");
+    if (!(on = mem_alloc(pixels))) status = mem_fail(pixels, "a mask");
     if (status == SCA_OK) status = mask_decode(&runs, on);
     if (status == SCA_OK)
         status = mask_frame(on, w->width, w->height, w->jittered ? &w->j : NULL, w->o->side, w->o->mask_side, to);

@@ -184,6 +184,8 @@ static sca_status check_images(const eval_set *e)
     sca_status status = SCA_OK;
     for (size_t i = 0; i < e->images && status == SCA_OK; i++) {
         data_sample in = { 0 };
+        int width, height;
+        if (dataset_size(e->data, (int64_t)i, &width, &height)) continue; /* no file is needed */
         status = dataset_read(e->data, (int64_t)i, &in);
         if (status == SCA_OK && !file_exists(in.path) && missing++ == 0) str_put(&first, in.path);
         sample_free(&in);

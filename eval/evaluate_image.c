@@ -162,8 +162,12 @@ static sca_status put_mask(const work *w, size_t i, str *s)
     TRY_GOTO(done, mask_runs_text(&runs, &counts));
     put_string(s, "mask", counts);
     str_printf(s, ", \"size\": [%d, %d]", w->height, w->width);
-    int64_t id = w->in->regions[w->first + i].id;
-    TRY_GOTO(done, eval_masks_find(w->e->masks, w->in->image_id, id, w->width, w->height, &truth, &annotated));
+    const sample_region *r = &w->in->regions[w->first + i];
+    if (w->e->masks)
+        status = eval_masks_find(w->e->masks, w->in->image_id, r->id, w->width, w->height, &truth, &annotated);
+    else
+        status = dataset_mask(w->e->data, (int64_t)w->image, r, w->width, w->height, &truth, &annotated);
+    TRY_GOTO(done, status);
     if (annotated) {
         str_put(s, ", \"mask-iou\": ");
         json_put_real(s, mask_iou(&runs, &truth, false));
@@ -275,7 +279,7 @@ static sca_status open_scene(work *w)
     size_t bytes = (size_t)side * (size_t)side * 3 * sizeof(float);
     sca_image photo = { 0 };
     sca_image_options how = { .honour_exif = c->run_exif, .max_pixels = c->run_max_pixels };
-    TRY(image_read(w->in->path, &how, &photo));
+    TRY(dataset_image(w->e->data, (int64_t)w->image, w->in, &how, &photo));
     w->width = photo.width;
     w->height = photo.height;
     float *pixels = mem_alloc(bytes);

@@ -65,16 +65,6 @@ sca_status eval_masks_find(const eval_masks *m, int64_t image, int64_t region, i
                            mask_runs *out, bool *found);
 void eval_masks_close(eval_masks *m); /* accepts NULL */
 
-/* Where a mask comes from, for messages. */
-typedef struct mask_source {
-    const char *path;
-    int64_t id; /* of the annotation */
-} mask_source;
-/* Of a "segmentation" of COCO's format (evaluate_shapes.c). */
-sca_status mask_of_shape(const mask_source *from, const json_t *shape, int width, int height, mask_runs *out);
-/* The pixels of a label map whose R + 256 G + 65536 B is id. */
-sca_status mask_of_label(const char *map, int64_t id, int width, int height, mask_runs *out);
-
 /* ---- one image (evaluate_image.c) -------------------------------------------------------------------------- */
 
 /* Evaluates the regions from `first` on and hands over the lines of each chunk. */

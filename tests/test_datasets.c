@@ -13,7 +13,7 @@
 /* ---- files of the tests -------------------------------------------------------------------------------------- */
 
 static char folder[] = SCA_BUILD "/datasets.XXXXXX";
-static char written[32][600];
+static char written[64][600];
 static size_t n_written;
 
 static const char *in_folder(const char *name)
@@ -41,6 +41,7 @@ static void clean(void)
     for (size_t i = 0; i < n_written; i++) unlink(written[i]);
     rmdir(in_folder("VG_100K_2"));
     rmdir(in_folder("train"));
+    rmdir(in_folder("panoptic"));
     rmdir(in_folder("refs"));
     rmdir(folder);
 }
@@ -188,6 +189,104 @@ static void coco(void)
     sample_free(&s);
     CHECK_FAILS(dataset_read(d, 2, &s), SCA_ERR_ARGUMENT, "expected 0 to 1");
     CHECK_FAILS(dataset_read(d, -1, &s), SCA_ERR_ARGUMENT, "expected 0 to 1");
+    dataset_close(d);
+}
+
+/* ---- masks: polygons, run lengths of a crowd, compressed ones, none, wrong ones ------------------------------------ */
+
+static int64_t area_of(const dataset *d, const sample_region *r, bool *found)
+{
+    mask_runs runs;
+    CHECK_OK(dataset_mask(d, 0, r, 6, 4, &runs, found));
+    int64_t area = *found ? mask_area(&runs) : 0;
+    mask_runs_free(&runs);
+    return area;
+}
+
+static void masks(void)
+{
+    static const int64_t areas[] = { 6, 7, 24, 0 };
+    put_file("masks.json",
+             "{\"images\": [{\"id\": 1, \"file_name\": \"a.jpg\", \"width\": 6, \"height\": 4}], \"annotations\": ["
+             "{\"id\": 1, \"image_id\": 1, \"category_id\": 1, \"bbox\": [1, 1, 3, 2], \"segmentation\":"
+             " [[1, 1, 4, 1, 4, 3, 1, 3]]},"
+             "{\"id\": 2, \"image_id\": 1, \"category_id\": 1, \"bbox\": [0, 0, 6, 4], \"iscrowd\": 1,"
+             " \"segmentation\": {\"counts\": [3, 5, 14, 2], \"size\": [4, 6]}},"
+             "{\"id\": 3, \"image_id\": 1, \"category_id\": 1, \"bbox\": [0, 0, 6, 4], \"segmentation\":"
+             " {\"counts\": \"0h0\", \"size\": [4, 6]}},"
+             "{\"id\": 4, \"image_id\": 1, \"category_id\": 1, \"bbox\": [0, 0, 6, 4], \"segmentation\": []},"
+             "{\"id\": 5, \"image_id\": 1, \"category_id\": 1, \"bbox\": [0, 0, 6, 4], \"segmentation\": [[1, 2]]},"
+             "{\"id\": 6, \"image_id\": 1, \"category_id\": 1, \"bbox\": [0, 0, 6, 4], \"segmentation\":"
+             " {\"counts\": [99], \"size\": [4, 6]}}], \"categories\": [{\"id\": 1, \"name\": \"x\"}]}");
+    config_dataset set = made("coco", "masks.json");
+    dataset *d = NULL;
+    data_sample s;
+    mask_runs runs;
+    bool found;
+    CHECK_OK(dataset_open_masks(&set, &d));
+    if (!d) return;
+    CHECK_OK(dataset_read(d, 0, &s));
+    CHECK(s.n_regions == 6);
+    for (size_t i = 0; i < LENGTH(areas); i++) {
+        int64_t area = area_of(d, &s.regions[i], &found);
+        CHECKF(area == areas[i] && found == (areas[i] > 0), "mask %d: %d pixels", (int)i, (int)area);
+    }
+    CHECK_FAILS(dataset_mask(d, 0, &s.regions[4], 6, 4, &runs, &found), SCA_ERR_FORMAT, "annotation 5");
+    CHECK_FAILS(dataset_mask(d, 0, &s.regions[5], 6, 4, &runs, &found), SCA_ERR_FORMAT, "annotation 6");
+    sample_free(&s);
+    dataset_close(d);
+
+    CHECK_OK(dataset_open(&set, &d)); /* not asked for */
+    CHECK_OK(dataset_read(d, 0, &s));
+    CHECK(area_of(d, &s.regions[0], &found) == 0 && !found);
+    sample_free(&s);
+    dataset_close(d);
+}
+
+/* The colours of the label map beside the file are the segments' ids. */
+static void label_maps(void)
+{
+    put_file("panoptic.json",
+             "{\"images\": [{\"id\": 1, \"file_name\": \"a.jpg\", \"width\": 2, \"height\": 2}], \"annotations\": ["
+             "{\"image_id\": 1, \"file_name\": \"a.ppm\", \"segments_info\": ["
+             "{\"id\": 66051, \"category_id\": 1, \"bbox\": [0.5, 0, 2, 1.9]},"
+             "{\"id\": 7, \"category_id\": 2, \"bbox\": [0, 1, 1, 1], \"iscrowd\": 1}]}],"
+             "\"categories\": [{\"id\": 1, \"name\": \"dog\"}, {\"id\": 2, \"name\": \"sky-other-merged\"}]}");
+    mkdir(in_folder("panoptic"), 0777);
+    put_bytes("panoptic/a.ppm", "P6 2 2 255\n\3\2\1\3\2\1\7\0\0\3\2\1", 23);
+    config_dataset set = made("coco_panoptic", "panoptic.json");
+    dataset *d = NULL;
+    data_sample s;
+    CHECK_OK(dataset_open_masks(&set, &d));
+    if (!d) return;
+    CHECK_OK(dataset_read(d, 0, &s));
+    CHECK(s.n_regions == 2 && box_is(&s.regions[0], 0, 0, 2, 1) && strcmp(s.regions[0].phrases[0], "dog") == 0);
+    CHECK(strcmp(s.regions[1].phrases[0], "sky-other-merged") == 0);
+    for (size_t i = 0; i < 2; i++) {
+        mask_runs runs;
+        bool found;
+        CHECK_OK(dataset_mask(d, 0, &s.regions[i], 2, 2, &runs, &found));
+        CHECK(found && mask_area(&runs) == (i ? 1 : 3));
+        mask_runs_free(&runs);
+    }
+    sample_free(&s);
+    dataset_close(d);
+}
+
+static void sbu(void)
+{
+    data_sample s;
+    put_file("sbu.json", "[{\"image\": \"1_2.jpg\", \"url\": \"http://x\", \"caption\": \"A sunny day .\"},"
+                         "{\"image\": \"../x.jpg\", \"caption\": \"a\"}, {\"image\": \"b.jpg\"},"
+                         "{\"image\": \"c.jpg\", \"caption\": \"c\"}]");
+    dataset *d = open_made("sbu", "sbu.json");
+    if (!d) return;
+    check_counts(d, 2, 2, 2, "sbu");
+    CHECK(dataset_counted(d)->by_reason[DATASET_PATH] == 1 && dataset_counted(d)->by_reason[DATASET_TYPE] == 1);
+    CHECK_OK(dataset_read(d, 1, &s));
+    CHECK(s.image_id == 3 && s.regions[0].id == 3 && strcmp(s.regions[0].phrases[0], "c") == 0);
+    CHECK(box_is(&s.regions[0], 0, 0, INT32_MAX, INT32_MAX)); /* the whole photo, whatever its size */
+    sample_free(&s);
     dataset_close(d);
 }
 
@@ -695,6 +794,9 @@ int main(int argc, char **argv)
     RUN(coco_mini);
     RUN(vg_mini);
     RUN(coco);
+    RUN(masks);
+    RUN(label_maps);
+    RUN(sbu);
     RUN(captions);
     RUN(grit);
     RUN(other_detection_sets);

@@ -847,8 +847,7 @@ static void faults(void)
     CHECK(check_faults(fault_alloc, three_batches, &o, "allocation") > 20);
     o.n_sets = 2;
     o.max_bad = 0.6;
-    o.shuffle = false;
-    o.jitter = false;
+    o.shuffle = o.jitter = o.masks = false;
     CHECK(check_faults(fault_alloc, three_batches, &o, "allocation, from files") > 40);
 }
 

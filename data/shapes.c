@@ -1,5 +1,5 @@
-/* evaluate_shapes.c - an annotated mask in each of its forms: COCO's polygons and run lengths, a label map. */
-#include "eval/evaluate_parts.h"
+/* shapes.c - an annotated mask in each of its forms: COCO's polygons and run lengths, a label map. */
+#include "data/data.h"
 
 #include <string.h>
 
