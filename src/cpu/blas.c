@@ -64,7 +64,9 @@ static void blas_slice(void *context, int64_t task, int thread)
 bool cpu_blas_gemm(dev *d, const gemm_job *job)
 {
     gemm_job j = *job;
-    if (j.b_type != DT_F32 || j.b_kind == GEMM_PANELS || (j.r && j.act != ACT_NONE)) return false;
+    if (j.b_type != DT_F32 || j.b_kind == GEMM_PANELS || j.b_kind == GEMM_TURNED || j.fill ||
+        (j.r && j.act != ACT_NONE))
+        return false;
     if (j.M > INT32_MAX || j.K > INT32_MAX || j.ldb > INT32_MAX || j.ldy > INT32_MAX || j.lda > INT32_MAX)
         return false;
     j.kernels = cpu_of(d)->kernels;

@@ -107,6 +107,7 @@ static sca_status take_options(const char *options, cpu *c)
 }
 
 static const backend blas_backend; /* below */
+static void train_ops(op_table *ops);
 
 /* ---- the device ---------------------------------------------------------------------------------------------- */
 
@@ -120,6 +121,7 @@ static sca_status cpu_open(dev *d, const char *options)
     TRY_GOTO(fail, take_options(options, c));
     TRY_GOTO(fail, cpu_pool_open(c->threads, &c->pool));
     d->impl = c;
+    train_ops(d->ops);
     if (c->blas) d->kind = &blas_backend;
     return SCA_OK;
 fail:
@@ -247,6 +249,27 @@ bool cpu_rows_even(const tensor *t, int64_t *stride)
     }
 #include "ops/ops.def"
 #undef OP
+
+static void train_ops(op_table *ops)
+{
+    ops->linear_bwd = cpu_linear_bwd;
+    ops->matmul_bwd = cpu_matmul_bwd;
+    ops->layernorm_bwd = cpu_layernorm_bwd;
+    ops->rmsnorm_bwd = cpu_rmsnorm_bwd;
+    ops->activation_bwd = cpu_activation_bwd;
+    ops->silu_mul_bwd = cpu_silu_mul_bwd;
+    ops->sum = cpu_sum;
+    ops->embedding_bwd = cpu_embedding_bwd;
+    ops->rope_bwd = cpu_rope_bwd;
+    ops->attention_bwd = cpu_attention_bwd;
+    ops->roi_align_bwd = cpu_roi_align_bwd;
+    ops->dropout = cpu_dropout;
+    ops->cross_entropy_bwd = cpu_cross_entropy_bwd;
+    ops->mask_loss_fwd = cpu_mask_loss_fwd;
+    ops->mask_loss_bwd = cpu_mask_loss_bwd;
+    ops->adamw = cpu_adamw;
+    ops->sum_squares = cpu_sum_squares;
+}
 
 static const op_table cpu_ops = {
 #define OP(name, parameters, arguments) .name = cpu_##name,

@@ -51,7 +51,8 @@ bool cpu_rows_even(const tensor *t, int64_t *stride);
 
 /* ---- products (gemm.c) -------------------------------------------------------------------------------------- */
 
-typedef enum gemm_b { GEMM_PANELS, GEMM_ROWS, GEMM_COLS } gemm_b; /* B as panels, as (N,K), as (K,N) */
+/* B as panels, as (N,K), as (K,N); TURNED: the transpose of a weight in panels, whose N is this K and K this N */
+typedef enum gemm_b { GEMM_PANELS, GEMM_ROWS, GEMM_COLS, GEMM_TURNED } gemm_b;
 
 /* y[m][n] = act(alpha sum_k a[m][k] B[k][n] + bias[n]) + r[m][n]; a, bias, y, r in f32. */
 typedef struct gemm_job gemm_job;
@@ -83,6 +84,15 @@ struct gemm_job {
 gemm_job cpu_gemm_job(int64_t M, int64_t N, int64_t K);
 /* Describes the weight w of op_linear_fwd and its relatives. */
 void cpu_gemm_weight(gemm_job *j, tensor w, bool in_out);
+/* The same weight, transposed: what its backward multiplies by. */
+void cpu_gemm_weight_turned(gemm_job *j, tensor w, bool in_out);
+/* A fill for A = source^T: element (m, k) is a[k lda + m] of the float rows in gemm_job.context (a gemm_turned). */
+typedef struct gemm_turned {
+    const float *a;
+    int64_t lda;
+} gemm_turned;
+void cpu_gemm_fill_turned(const gemm_job *j, int64_t m0, int64_t rows, int64_t k0, int64_t count, float *dst,
+                          int64_t ld);
 void cpu_gemm(dev *d, const gemm_job *job);
 /* blas.c. Loads the library; refused when it is not built in or not there. */
 sca_status cpu_blas_open(void);
@@ -95,6 +105,9 @@ void cpu_tiles(const cpu_kernels *k, int64_t lanes, int64_t rows, int64_t K, con
                const float *b, int64_t ldb, float *c, int64_t ldc, bool add);
 void cpu_tiles_cols(const cpu_kernels *k, int64_t lanes, int64_t rows, int64_t K, const float *a, int64_t lda,
                     const float *b, int64_t ldb, float *c, int64_t ldc, bool add);
+
+/* to[i] += part[i] + part[apart + i] + ..., in that order; nothing when `to` is absent */
+void cpu_add_parts(tensor to, const float *part, int64_t parts, int64_t apart);
 
 /* ---- queries of one head, side by side (attention.c) ------------------------------------------------------ */
 

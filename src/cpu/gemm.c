@@ -36,6 +36,19 @@ void cpu_gemm_weight(gemm_job *j, tensor w, bool in_out)
     j->ldb = w.stride[0];
 }
 
+void cpu_gemm_weight_turned(gemm_job *j, tensor w, bool in_out)
+{
+    cpu_gemm_weight(j, w, !in_out);
+    if (w.layout == LAYOUT_PANELS) j->b_kind = GEMM_TURNED;
+}
+
+void cpu_gemm_fill_turned(const gemm_job *j, int64_t m0, int64_t rows, int64_t k0, int64_t count, float *dst,
+                          int64_t ld)
+{
+    const gemm_turned *t = j->context;
+    j->kernels->transpose(dst, ld, t->a + k0 * t->lda + m0, t->lda, count, rows);
+}
+
 size_t cpu_panel_bytes(dtype type, int64_t N, int64_t K)
 {
     return (size_t)round_up(N, PANEL_ROUND) * (size_t)K * dtype_bytes(type);
@@ -85,6 +98,24 @@ static void panel_tiles(const cpu_kernels *k, int64_t rows, int64_t count, const
 
 /* ---- arranging B ------------------------------------------------------------------------------------------ */
 
+/* The same of a weight in panels whose transpose is B: a panel holds nr of its rows, [column][nr]. */
+static void arrange_turned(const gemm_job *j, const void *b, int64_t n0, int64_t k0, int64_t count, float *dst,
+                           float *turn)
+{
+    const cpu_kernels *k = j->kernels;
+    int64_t nr = k->nr, cols = min64(nr, j->N - n0);
+    size_t size = dtype_bytes(j->b_type);
+    for (int64_t i = 0; i < count; i += nr) { /* k0 is a multiple of nr */
+        const char *block = (const char *)b + (size_t)((k0 + i) * j->N + n0 * nr) * size;
+        const float *from = (const float *)(const void *)block;
+        if (j->b_type != DT_F32) {
+            k->widen(turn, j->b_type, block, cols * nr);
+            from = turn;
+        }
+        k->transpose(dst + i * nr, nr, from, nr, cols, min64(nr, count - i));
+    }
+}
+
 /* dst[k][nr] = columns n0.. of B at k0..: floats, columns beyond N zero. `turn`: nr x count floats of scratch. */
 static void arrange(const gemm_job *j, const void *b, int64_t n0, int64_t k0, int64_t count, float *dst,
                     float *turn)
@@ -93,6 +124,10 @@ static void arrange(const gemm_job *j, const void *b, int64_t n0, int64_t k0, in
     int64_t nr = k->nr, cols = min64(nr, j->N - n0);
     size_t size = dtype_bytes(j->b_type);
     if (cols < nr) memset(dst, 0, (size_t)(count * nr) * sizeof *dst);
+    if (j->b_kind == GEMM_TURNED) {
+        arrange_turned(j, b, n0, k0, count, dst, turn);
+        return;
+    }
     if (j->b_kind == GEMM_COLS) {
         const char *p = (const char *)b + (size_t)(k0 * j->ldb + n0) * size;
         for (int64_t i = 0; i < count; i++)

@@ -6,6 +6,12 @@
 
 #include "ops/ops.h"
 
+/* One step of AdamW in the machine's terms: m = beta1 m + rest1 g', v = beta2 v + rest2 g'^2, g' = scale g,
+ * p = shrink p - rate m / (root sqrt(v) + eps) */
+typedef struct adamw_terms {
+    float scale, beta1, rest1, beta2, rest2, shrink, rate, root, eps;
+} adamw_terms;
+
 typedef struct cpu_kernels {
     const char *name; /* "generic" "avx2" "avx512" */
     int mr, nr;       /* a tile is up to mr rows of nr columns; nr is also the width of a weight panel */
@@ -62,6 +68,35 @@ typedef struct cpu_kernels {
     void (*close)(int64_t lanes, int64_t D, float *o, const float *m, const float *l, float *lse);
     /* Softmax down the rows of s[t ld + n], n < nr, after kb[t] is added */
     void (*softmax_down)(int64_t T, float *s, int64_t ld, const float *kb);
+
+    /* ---- training (kernels_train.inc) ---- */
+
+    void (*add_scaled)(float *y, float a, const float *x, int64_t n); /* y += a x */
+    /* sum[i] += x[r ld + i] for r < rows, in that order */
+    void (*add_down)(float *sum, const float *x, int64_t ld, int64_t rows, int64_t n);
+    double (*sum_squares)(const float *x, int64_t n, float mean); /* of x - mean */
+    void (*activate_bwd)(float *dx, const float *dy, const float *x, int64_t n, activation act);
+    /* dx or du may be NULL, or an input */
+    void (*silu_mul_bwd)(float *dx, float *du, const float *dy, const float *x, const float *u, int64_t n);
+    /* One row; r may be NULL; dx may be dy or r. LayerNorm: centred */
+    void (*norm_bwd)(float *dx, const float *dy, const float *x, const float *w, const float *r, int64_t n,
+                     float mean, float rstd, bool centred);
+    void (*norm_weights)(float *dw, float *db, const float *dy, const float *x, int64_t n, float mean,
+                         float rstd); /* +=; may be NULL */
+    void (*exp_of)(float *y, const float *x, int64_t n, float shift, float times,
+                   float plus); /* times e^(x-shift) + plus */
+    /* Dropout of a row whose numbers start with Philox block `block`; r may be NULL */
+    void (*drop)(float *y, const float *x, const float *r, int64_t n, uint64_t key, uint64_t block, uint32_t limit,
+                 float keep);
+    void (*adamw)(float *p, float *m, float *v, const float *g, int64_t n, const adamw_terms *s);
+    /* Rows of s and dp, ld apart: s = exp(scale s + along[key][lanes] + across[lanes] - lse[lanes]), along and across
+     * may be NULL; dp = scale p (dp - delta[lanes]) */
+    void (*weigh)(int64_t lanes, int64_t keys, float *s, int64_t ld, float scale, const float *along,
+                  const float *across, const float *lse);
+    void (*weigh_bwd)(int64_t lanes, int64_t keys, const float *p, float *dp, int64_t ld, const float *delta,
+                      float scale);
+    /* Of softmax_down: dp = p (dp - sum_t p dp), nr lanes */
+    void (*softmax_down_bwd)(int64_t T, const float *p, float *dp, int64_t ld);
 } cpu_kernels;
 
 extern const cpu_kernels cpu_kernels_generic;

@@ -3,11 +3,12 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct logits {
     const cpu *c;
     tensor x, out, index, other; /* out: F; index: I32; other: lse, label or u */
-    tensor lse;
+    tensor lse, dloss;
     float smoothing;
     sample_options sample;
 } logits;
@@ -170,4 +171,115 @@ void cpu_cross_entropy_fwd(dev *d, tensor loss, tensor lse, tensor x, tensor lab
 {
     logits p = { .c = cpu_of(d), .x = x, .out = loss, .lse = lse, .other = label, .smoothing = smoothing };
     cpu_parallel(p.c, x.dim[0], cross_entropy_task, &p);
+}
+
+static void cross_entropy_back_task(void *context, int64_t r, int thread)
+{
+    const logits *p = context;
+    int64_t V = p->x.dim[1];
+    int32_t label = ((const int32_t *)p->other.data)[r];
+    float *dx = (float *)p->out.data + r * p->out.stride[0], g = ((const float *)p->dloss.data)[r];
+    (void)thread;
+    if (label == -100) {
+        memset(dx, 0, (size_t)V * sizeof *dx);
+        return;
+    }
+    p->c->kernels->exp_of(dx, row(p, r), V, ((const float *)p->lse.data)[r], g,
+                          (float)(-(double)g * (double)p->smoothing / (double)V));
+    dx[label] = (float)((double)dx[label] - (double)g * (1.0 - (double)p->smoothing));
+}
+
+void cpu_cross_entropy_bwd(dev *d, tensor dx, tensor dloss, tensor lse, tensor x, tensor label, float smoothing)
+{
+    logits p = {
+        .c = cpu_of(d), .x = x, .out = dx, .lse = lse, .other = label, .dloss = dloss, .smoothing = smoothing
+    };
+    cpu_parallel(p.c, x.dim[0], cross_entropy_back_task, &p);
+}
+
+/* ---- masks: one row each -------------------------------------------------------------------------------------- */
+
+typedef struct masks {
+    tensor focal, dice, iou, x, target, dx; /* focal and dice: their gradients on the way back */
+} masks;
+
+/* Of one logit, seen from its target: p = sigmoid(z), q = 1 - p, cost = -log p */
+typedef struct mask_logit {
+    float p, q, cost;
+} mask_logit;
+
+static mask_logit look_at(float z)
+{
+    float e = expf(-fabsf(z)), big = 1.0f / (1.0f + e), small = e * big;
+    float cost = log1pf(e) + (z < 0.0f ? -z : 0.0f);
+    return z < 0.0f ? (mask_logit){ small, big, cost } : (mask_logit){ big, small, cost };
+}
+
+static void put(tensor t, int64_t r, double value)
+{
+    if (tensor_given(t)) ((float *)t.data)[r] = (float)value;
+}
+
+static void mask_loss_task(void *context, int64_t r, int thread)
+{
+    const masks *m = context;
+    int64_t S = m->x.dim[1], common = 0, either = 0, on = 0;
+    const float *x = (const float *)m->x.data + r * m->x.stride[0];
+    const uint8_t *target = (const uint8_t *)m->target.data + r * m->target.stride[0];
+    double focal = 0.0, both = 0.0, all = 0.0;
+    (void)thread;
+    for (int64_t s = 0; s < S; s++) {
+        bool t = target[s] != 0, over = x[s] > 0.0f;
+        mask_logit l = look_at(t ? x[s] : -x[s]);
+        focal += (double)((t ? 0.25f : 0.75f) * l.q * l.q * l.cost);
+        both += t ? (double)l.p : 0.0;
+        all += (double)(t ? l.p : l.q);
+        on += t;
+        common += t && over;
+        either += t || over;
+    }
+    put(m->focal, r, focal / (double)S);
+    put(m->dice, r, 1.0 - (2.0 * both + 1.0) / (all + (double)on + 1.0));
+    put(m->iou, r, either ? (double)common / (double)either : 1.0);
+}
+
+void cpu_mask_loss_fwd(dev *d, tensor focal, tensor dice, tensor iou, tensor x, tensor target)
+{
+    masks m = { focal, dice, iou, x, target, tensor_none() };
+    cpu_parallel(cpu_of(d), x.dim[0], mask_loss_task, &m);
+}
+
+static void mask_loss_back_task(void *context, int64_t r, int thread)
+{
+    const masks *m = context;
+    int64_t S = m->x.dim[1];
+    const float *x = (const float *)m->x.data + r * m->x.stride[0];
+    const uint8_t *target = (const uint8_t *)m->target.data + r * m->target.stride[0];
+    float *dx = (float *)m->dx.data + r * m->dx.stride[0];
+    double both = 1.0, all = 1.0; /* dice = 1 - both / all */
+    (void)thread;
+    float dfocal = ((const float *)m->focal.data)[r] / (float)S, ddice = ((const float *)m->dice.data)[r];
+    if (dfocal == 0.0f && ddice == 0.0f) { /* of several masks one is trained */
+        memset(dx, 0, (size_t)S * sizeof *dx);
+        return;
+    }
+    for (int64_t s = 0; s < S && ddice != 0.0f; s++) {
+        bool t = target[s] != 0;
+        mask_logit l = look_at(t ? x[s] : -x[s]);
+        both += t ? 2.0 * (double)l.p : 0.0;
+        all += t ? 1.0 + (double)l.p : (double)l.q;
+    }
+    float outside = ddice * (float)(both / all / all), inside = outside - ddice * (float)(2.0 / all);
+    for (int64_t s = 0; s < S; s++) {
+        bool t = target[s] != 0;
+        mask_logit l = look_at(t ? x[s] : -x[s]);
+        float along = (t ? -0.25f : 0.75f) * l.q * l.q * (2.0f * l.p * l.cost + l.q);
+        dx[s] = dfocal * along + (t ? inside : outside) * l.p * l.q;
+    }
+}
+
+void cpu_mask_loss_bwd(dev *d, tensor dx, tensor dfocal, tensor ddice, tensor x, tensor target)
+{
+    masks m = { dfocal, ddice, tensor_none(), x, target, dx };
+    cpu_parallel(cpu_of(d), x.dim[0], mask_loss_back_task, &m);
 }

@@ -201,7 +201,8 @@ static void rope_task(void *context, int64_t task, int thread)
     }
 }
 
-void cpu_rope_fwd(dev *d, tensor y, tensor x, rope_options o)
+/* `way` -1 turns the other way. */
+static void rotate(dev *d, tensor y, tensor x, rope_options o, float way)
 {
     cpu *c = cpu_of(d);
     int64_t T = x.dim[1], half = x.dim[3] / 2;
@@ -211,12 +212,16 @@ void cpu_rope_fwd(dev *d, tensor y, tensor x, rope_options o)
         double turn = pow((double)o.theta, -2.0 * (double)i / (double)(2 * half));
         for (int64_t t = 0; t < T; t++) {
             cosine[t * half + i] = (float)cos((double)(o.first + t) * turn);
-            sine[t * half + i] = (float)sin((double)(o.first + t) * turn);
+            sine[t * half + i] = way * (float)sin((double)(o.first + t) * turn);
         }
     }
     rope p = { y, x, cosine, sine };
     cpu_parallel(c, x.dim[0] * T, rope_task, &p);
 }
+
+void cpu_rope_fwd(dev *d, tensor y, tensor x, rope_options o) { rotate(d, y, x, o, 1.0f); }
+
+void cpu_rope_bwd(dev *d, tensor dx, tensor dy, rope_options o) { rotate(d, dx, dy, o, -1.0f); }
 
 void cpu_fourier_fwd(dev *d, tensor y, tensor c, tensor g)
 {

@@ -91,12 +91,15 @@ INLINE vf v_zero_where(vi where, vf a) { return (vf)(~where & (vi)a); }
 #if defined(ISA_AVX512)
 INLINE vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE vf v_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+INLINE vf v_sqrt(vf a) { return (vf)_mm512_sqrt_ps((__m512)a); }
 #elif defined(ISA_AVX2)
 INLINE vf v_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 INLINE vf v_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+INLINE vf v_sqrt(vf a) { return (vf)_mm256_sqrt_ps((__m256)a); }
 #else
 INLINE vf v_max(vf a, vf b) { return v_select((vi)(a > b), a, b); }
 INLINE vf v_min(vf a, vf b) { return v_select((vi)(a < b), a, b); }
+INLINE vf v_sqrt(vf a) { return (vf){ sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3]) }; }
 #endif
 INLINE vf v_abs(vf a) { return (vf)((vi)a & vi_set1(0x7fffffff)); }
 /* Sums of the lanes, pairwise: the order is part of the result and never changes. */
