@@ -22,6 +22,11 @@ enum { ALIGNMENT = 256 };
 
 static bool guarded(const arena *a) { return a->debug && a->d->kind->host_memory; }
 
+static void fence(arena *a, size_t from, size_t to, bool closed)
+{
+    if (a->debug && a->d->kind->fence) a->d->kind->fence(a->d, a->base + from, to - from, closed);
+}
+
 sca_status arena_open(dev *d, size_t cap, arena *out)
 {
     *out = (arena){ 0 };
@@ -53,6 +58,7 @@ void arena_release(arena *a, size_t mark)
         ASSERT(arena_guards_intact(a));
         memset(a->base + mark, RELEASED_FILL, a->used - mark);
     }
+    fence(a, mark, a->used, true);
     a->used = mark;
 }
 
@@ -68,7 +74,8 @@ void *arena_bytes(arena *a, size_t bytes)
 {
     if (a->d->status != SCA_OK) return NULL;
     const size_t alignment = ALIGNMENT;
-    size_t head = guarded(a) ? GUARD_BYTES : 0;
+    bool fenced = a->debug && a->d->kind->fence;
+    size_t head = guarded(a) || fenced ? GUARD_BYTES : 0;
     size_t left = a->cap - a->used, extra = 2 * head;
     size_t padded = ((bytes ? bytes : 1) + extra + alignment - 1) / alignment * alignment;
     if (bytes > left || padded > left) {
@@ -76,7 +83,9 @@ void *arena_bytes(arena *a, size_t bytes)
         return NULL;
     }
     size_t start = a->used, data = start + head;
-    if (head) {
+    fence(a, start, start + padded, true);
+    fence(a, data, data + bytes, false);
+    if (guarded(a)) {
         guard_piece(a, start, data, bytes, start + padded);
         memset(a->base + data, 0xFF, bytes); /* a NaN of every float type, -1 of the integers */
     }

@@ -29,7 +29,7 @@ typedef struct tensor {
     int64_t dim[4], stride[4];
     dtype type;
     int ndim;
-    layout layout;
+    enum layout layout; /* "enum": as C++ wants it */
 } tensor;
 
 #define TENSOR_NONE tensor_none()
@@ -72,6 +72,8 @@ typedef struct backend { /* a kind of machine */
     void (*put)(dev *d, void *dst, const void *src, size_t bytes);
     void (*get)(dev *d, void *dst, const void *src, size_t bytes); /* waits */
     void (*sync)(dev *d);
+    /* Memory that kernels must not touch (debug arenas close what lies around tensors), or may again; NULL: unchecked. */
+    void (*fence)(dev *d, void *p, size_t bytes, bool closed);
     /* Bytes of a linear weight in LAYOUT_PANELS; NULL when the device takes rows only. N outputs, K inputs. */
     size_t (*panel_bytes)(dtype type, int64_t N, int64_t K);
     const struct op_table *ops;
@@ -106,7 +108,7 @@ sca_status dev_get_f32(dev *d, float *dst, tensor src);
 /* Bump allocation on one device, 256-byte aligned (64 in debug arenas). On the null device nothing is
  * allocated and only the peak is measured. Debug arenas (set `debug` before the first allocation) put guard bytes
  * around each tensor, fill new memory with signalling NaN and released memory with another pattern (host_memory
- * devices only). */
+ * devices only), and fence both (devices that can). */
 #define ARENA_MEASURED_BYTES ((size_t)1 << 46) /* cap of an arena that only measures */
 typedef struct arena {
     dev *d;

@@ -643,17 +643,25 @@ const char *op_name(op_id id)
 /* ---- devices ------------------------------------------------------------------------------------------------ */
 
 static const backend *const backends[] = {
-    &cpu_backend,
-    &ref_backend,
-    &null_backend,
+    &cpu_backend,  &ref_backend, &null_backend,
+#ifdef SCA_CUDA
+    &cuda_backend,
+#endif
+#ifdef SCA_SIMT
+    &simt_backend,
+#endif
 };
 
 const char *const *dev_kinds(void)
 {
     static const char *const names[LENGTH(backends) + 1] = {
-        "cpu",
-        "ref",
-        "null",
+        "cpu",  "ref", "null",
+#ifdef SCA_CUDA
+        "cuda",
+#endif
+#ifdef SCA_SIMT
+        "simt",
+#endif
     };
     return names;
 }

@@ -77,7 +77,7 @@ typedef struct op_table {
 } op_table;
 
 /* The back ends; which of them exist is known in ops.c alone. */
-extern const backend ref_backend, null_backend, cpu_backend;
+extern const backend ref_backend, null_backend, cpu_backend, cuda_backend, simt_backend;
 
 /* Prototypes and a table of one device's functions PREFIX_NAME: use in the device's own file.
  *   #define OP(name, parameters, arguments) void cpu_##name(dev *d, OP_UNPACK parameters);   (prototypes)

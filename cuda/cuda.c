@@ -1,0 +1,378 @@
+/* cuda.c - the devices "cuda" and "simt": options, memory, copies, launches, and the table of ops. */
+#include "cuda/cuda.h"
+
+#include "ops/args.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#ifdef SIMT
+#define KIND "simt"
+#else
+#define KIND "cuda"
+#endif
+
+enum { STAGING_BYTES = 4 << 20, LEAST_ARCH = 80 };
+
+static const backend bf16_backend, f16_backend; /* below */
+
+/* ---- the runtime, twice ------------------------------------------------------------------------------------- */
+
+#ifdef SIMT
+/* Options of the shim, and a machine like a small H100. */
+static sca_status take_gpu(cuda *c)
+{
+    c->arch = 90;
+    c->multiprocessors = 4;
+    c->block_shared = 227 << 10;
+    c->memory_bytes = (size_t)80 << 30;
+    return SCA_OK;
+}
+
+static sca_status open_stream(cuda *c)
+{
+    (void)c;
+    return SCA_OK;
+}
+
+static void close_stream(cuda *c) { (void)c; }
+static cudaError_t memory_take(void **p, size_t bytes) { return simt_malloc(p, bytes); }
+static void memory_give(void *p) { simt_free(p); }
+static cudaError_t wait_stream(cuda *c)
+{
+    (void)c;
+    return simt_last_error();
+}
+static const char *error_text(cudaError_t e)
+{
+    return e == cudaErrorMemoryAllocation ? "out of memory" : simt_message();
+}
+
+static void cuda_put(dev *d, void *dst, const void *src, size_t bytes)
+{
+    (void)d;
+    if (bytes) memcpy(dst, src, bytes);
+}
+
+static void cuda_get(dev *d, void *dst, const void *src, size_t bytes)
+{
+    (void)d;
+    if (bytes) memcpy(dst, src, bytes);
+}
+
+static void cuda_fence(dev *d, void *p, size_t bytes, bool closed)
+{
+    (void)d;
+    simt_fence(p, bytes, closed);
+}
+
+bool cuda_may_launch(dev *d, const void *kernel, const char *name, size_t dynamic_bytes)
+{
+    (void)kernel;
+    (void)name;
+    (void)dynamic_bytes;
+    return d->status == SCA_OK;
+}
+#else
+static const char *error_text(cudaError_t e) { return cudaGetErrorString(e); }
+
+/* Why no GPU can be used; both versions are named. */
+static sca_status no_gpu(cudaError_t e)
+{
+    int driver = 0, runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    cudaGetLastError(); /* forgotten: the next call is not to blame */
+    if (e == cudaErrorInsufficientDriver && driver == 0)
+        return status_fail(SCA_ERR_UNSUPPORTED, "cuda: no NVIDIA driver is installed; use --device cpu");
+    if (e == cudaErrorInsufficientDriver)
+        return status_fail(SCA_ERR_UNSUPPORTED,
+                           "cuda: the driver knows CUDA %d.%d, this build needs %d.%d; install a newer driver",
+                           driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    if (e == cudaErrorNoDevice)
+        return status_fail(SCA_ERR_UNSUPPORTED, "cuda: no GPU is visible (CUDA %d.%d); use --device cpu",
+                           driver / 1000, driver % 1000 / 10);
+    return status_fail(SCA_ERR_DEVICE, "device cuda: %s (%s)", cudaGetErrorString(e), cudaGetErrorName(e));
+}
+
+static sca_status take_gpu(cuda *c)
+{
+    int n = 0, major = 0, minor = 0, shared = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e != cudaSuccess) return no_gpu(e);
+    if (c->index >= n)
+        return status_fail(SCA_ERR_ARGUMENT, "device cuda: index=%d, expected 0 to %d", c->index, n - 1);
+    if ((e = cudaSetDevice(c->index)) != cudaSuccess) return no_gpu(e);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, c->index);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, c->index);
+    cudaDeviceGetAttribute(&c->multiprocessors, cudaDevAttrMultiProcessorCount, c->index);
+    cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->index);
+    c->arch = 10 * major + minor;
+    c->block_shared = (size_t)shared;
+    if (c->arch < LEAST_ARCH)
+        return status_fail(SCA_ERR_UNSUPPORTED,
+                           "cuda: GPU %d has compute capability %d.%d, this build needs %d.%d or later", c->index,
+                           major, minor, LEAST_ARCH / 10, LEAST_ARCH % 10);
+    size_t unused = 0;
+    if ((e = cudaMemGetInfo(&unused, &c->memory_bytes)) != cudaSuccess) return no_gpu(e);
+    return SCA_OK;
+}
+
+static sca_status open_stream(cuda *c)
+{
+    cudaError_t e = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    for (int i = 0; i < 2 && e == cudaSuccess; i++) {
+        e = cudaMallocHost((void **)&c->staging[i], STAGING_BYTES);
+        if (e == cudaSuccess) e = cudaEventCreateWithFlags(&c->staged[i], cudaEventDisableTiming);
+    }
+    return e == cudaSuccess ? SCA_OK : no_gpu(e);
+}
+
+static void close_stream(cuda *c)
+{
+    for (int i = 0; i < 2; i++) {
+        if (c->staged[i]) cudaEventDestroy(c->staged[i]);
+        if (c->staging[i]) cudaFreeHost(c->staging[i]);
+    }
+    if (c->stream) cudaStreamDestroy(c->stream);
+}
+
+static cudaError_t memory_take(void **p, size_t bytes) { return cudaMalloc(p, bytes); }
+static void memory_give(void *p) { cudaFree(p); }
+static cudaError_t wait_stream(cuda *c) { return cudaStreamSynchronize(c->stream); }
+
+static void failed(dev *d, cudaError_t e, const char *what);
+
+/* Through pinned memory, two pieces in turn: the caller's bytes are free when this returns, the copies run on. */
+static void cuda_put(dev *d, void *dst, const void *src, size_t bytes)
+{
+    cuda *c = cuda_of(d);
+    for (size_t at = 0; at < bytes;) {
+        size_t n = bytes - at < STAGING_BYTES ? bytes - at : STAGING_BYTES;
+        int i = c->turn ^= 1;
+        cudaError_t e = cudaEventSynchronize(c->staged[i]);
+        if (e == cudaSuccess) {
+            memcpy(c->staging[i], (const char *)src + at, n);
+            e = cudaMemcpyAsync((char *)dst + at, c->staging[i], n, cudaMemcpyHostToDevice, c->stream);
+        }
+        if (e == cudaSuccess) e = cudaEventRecord(c->staged[i], c->stream);
+        if (e != cudaSuccess) {
+            failed(d, e, "copy to the GPU");
+            return;
+        }
+        at += n;
+    }
+}
+
+static void cuda_get(dev *d, void *dst, const void *src, size_t bytes)
+{
+    cuda *c = cuda_of(d);
+    for (size_t at = 0; at < bytes;) {
+        size_t n = bytes - at < STAGING_BYTES ? bytes - at : STAGING_BYTES;
+        int i = c->turn ^= 1;
+        cudaError_t e = cudaEventSynchronize(c->staged[i]);
+        if (e == cudaSuccess)
+            e = cudaMemcpyAsync(c->staging[i], (const char *)src + at, n, cudaMemcpyDeviceToHost, c->stream);
+        if (e == cudaSuccess) e = cudaStreamSynchronize(c->stream);
+        if (e != cudaSuccess) {
+            failed(d, e, "copy from the GPU");
+            return;
+        }
+        memcpy((char *)dst + at, c->staging[i], n);
+        at += n;
+    }
+}
+
+bool cuda_may_launch(dev *d, const void *kernel, const char *name, size_t dynamic_bytes)
+{
+    if (d->status != SCA_OK) return false;
+    if (dynamic_bytes <= 48 << 10) return true;
+    if (dynamic_bytes > cuda_of(d)->block_shared) {
+        dev_fail(d, SCA_ERR_UNSUPPORTED,
+                 "device cuda: kernel %s needs %zu bytes of shared memory, this GPU has %zu", name, dynamic_bytes,
+                 cuda_of(d)->block_shared);
+        return false;
+    }
+    cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)dynamic_bytes);
+    if (e != cudaSuccess) failed(d, e, name);
+    return e == cudaSuccess;
+}
+#endif
+
+/* ---- failures -------------------------------------------------------------------------------------------------- */
+
+static void failed(dev *d, cudaError_t e, const char *what)
+{
+    sca_status s = e == cudaErrorMemoryAllocation ? SCA_ERR_MEMORY : SCA_ERR_DEVICE;
+    dev_fail(d, s, "device " KIND ": %s: %s", what, error_text(e));
+}
+
+void cuda_launched(dev *d, const char *name)
+{
+#ifdef SIMT
+    cudaError_t e = simt_last_error();
+#else
+    cudaError_t e = cudaGetLastError();
+#endif
+    if (e != cudaSuccess) failed(d, e, name);
+}
+
+/* ---- options ----------------------------------------------------------------------------------------------------- */
+
+static sca_status take_option(dev *d, cuda *c, const char *text)
+{
+    int64_t n = 0;
+    if (text_starts(text, "threads=")) return SCA_OK; /* of the host: none are used */
+    if (text_starts(text, "index=") && text_to_int(text + 6, 0, 255, &n)) {
+        c->index = (int)n;
+        return SCA_OK;
+    }
+    if (strcmp(text, "act=f32") == 0) return SCA_OK;
+    if (strcmp(text, "act=bf16") == 0 || strcmp(text, "act=f16") == 0) {
+        d->kind = text[4] == 'b' ? &bf16_backend : &f16_backend;
+        return SCA_OK;
+    }
+#ifdef SIMT
+    if (text_starts(text, "seed=") && text_to_int(text + 5, 0, INT32_MAX, &n)) {
+        simt_configure(&(simt_settings){ .seed = (unsigned)n });
+        return SCA_OK;
+    }
+    if (strcmp(text, "count") == 0) {
+        simt_configure(&(simt_settings){ .seed = 1, .count = true });
+        return SCA_OK;
+    }
+    return status_fail(SCA_ERR_ARGUMENT,
+                       "device simt: unknown option '%s', expected act=f32, act=bf16, act=f16, seed=N or count",
+                       text);
+#else
+    return status_fail(SCA_ERR_ARGUMENT,
+                       "device cuda: unknown option '%s', expected index=N, act=f32, act=bf16 or act=f16", text);
+#endif
+}
+
+static sca_status take_options(dev *d, cuda *c, const char *options)
+{
+    for (const char *p = options; *p;) {
+        size_t n = strcspn(p, ",");
+        char *one = text_copy(p, n);
+        if (!one) return mem_fail(n + 1, "device options");
+        sca_status status = n ? take_option(d, c, one) : SCA_OK;
+        mem_free(one);
+        TRY(status);
+        p += n + (p[n] == ',');
+    }
+    return SCA_OK;
+}
+
+/* ---- the device ------------------------------------------------------------------------------------------------------ */
+
+static sca_status cuda_open(dev *d, const char *options)
+{
+    sca_status status = SCA_OK;
+    cuda *c = mem_zero(1, sizeof *c);
+    if (!c) return mem_fail(sizeof *c, "the " KIND " device");
+    TRY_GOTO(fail, take_options(d, c, options));
+    TRY_GOTO(fail, take_gpu(c));
+    TRY_GOTO(fail, open_stream(c));
+    d->impl = c;
+    return SCA_OK;
+fail:
+    close_stream(c);
+    mem_free(c);
+    return status;
+}
+
+static void cuda_close(dev *d)
+{
+    cuda *c = cuda_of(d);
+    if (!c) return;
+    wait_stream(c);
+    memory_give(c->scratch);
+    close_stream(c);
+    mem_free(c);
+    d->impl = NULL;
+}
+
+static void *cuda_alloc(dev *d, size_t bytes)
+{
+    void *p = NULL;
+    cudaError_t e = memory_take(&p, bytes);
+    if (e == cudaSuccess) return p;
+#ifndef SIMT
+    cudaGetLastError(); /* told here */
+    size_t left = 0, whole = 0;
+    cudaMemGetInfo(&left, &whole);
+    dev_fail(d, SCA_ERR_MEMORY, "device cuda: out of memory: %zu MiB wanted, %zu of %zu MiB are free", bytes >> 20,
+             left >> 20, whole >> 20);
+#else
+    (void)d;
+#endif
+    return NULL;
+}
+
+static void cuda_release(dev *d, void *p, size_t bytes)
+{
+    (void)bytes;
+    wait_stream(cuda_of(d)); /* kernels may still use it; an error shows at the next sync */
+    memory_give(p);
+}
+
+static void cuda_sync(dev *d)
+{
+    cudaError_t e = wait_stream(cuda_of(d));
+    if (e != cudaSuccess) failed(d, e, "waiting for the stream");
+}
+
+void *cuda_scratch(dev *d, size_t bytes)
+{
+    cuda *c = cuda_of(d);
+    if (d->status != SCA_OK) return NULL;
+    if (bytes <= c->scratch_bytes) return c->scratch;
+    wait_stream(c);
+    memory_give(c->scratch);
+    c->scratch = NULL;
+    c->scratch_bytes = 0;
+    cudaError_t e = memory_take((void **)&c->scratch, bytes);
+    if (e != cudaSuccess) {
+        dev_fail(d, SCA_ERR_MEMORY, "device " KIND ": out of memory: %zu bytes for scratch", bytes);
+        return NULL;
+    }
+    c->scratch_bytes = bytes;
+    return c->scratch;
+}
+
+/* ---- the table ---------------------------------------------------------------------------------------------------------- */
+
+/* Not here: what only training calls. */
+#define OP(name, parameters, arguments)
+#define OP_TRAIN(name, parameters, arguments)                                                                      \
+    static void refuse_##name(dev *d, OP_UNPACK parameters)                                                        \
+    {                                                                                                              \
+        const op_arg unused[] = { ARGS arguments };                                                                \
+        (void)unused;                                                                                              \
+        dev_fail(d, SCA_ERR_UNSUPPORTED, "device " KIND ": op_%s is for training, this device infers; use cpu",    \
+                 #name);                                                                                           \
+    }
+#include "ops/ops.def"
+#undef OP
+
+static const op_table ops = {
+#define OP(name, parameters, arguments) .name = CUDA_OP(name),
+#define OP_TRAIN(name, parameters, arguments) .name = refuse_##name,
+#include "ops/ops.def"
+#undef OP
+};
+
+#ifdef SIMT
+#define FENCE cuda_fence
+#else
+#define FENCE NULL
+#endif
+/* clang-format off */
+#define CUDA_BACKEND(type)                                                                                     \
+    { .name = KIND, .act = type, .open = cuda_open, .close = cuda_close, .alloc = cuda_alloc,                  \
+      .release = cuda_release, .put = cuda_put, .get = cuda_get, .sync = cuda_sync, .fence = FENCE, .ops = &ops }
+/* clang-format on */
+const backend CUDA_NAME(backend) = CUDA_BACKEND(DT_F32);
+static const backend bf16_backend = CUDA_BACKEND(DT_BF16);
+static const backend f16_backend = CUDA_BACKEND(DT_F16);

@@ -1,0 +1,62 @@
+/* cuda.h - the GPU device for the host's side: its state, launching, scratch. C and C++.
+ *
+ * The folder is compiled twice: by nvcc for the device "cuda", and as C++ by the host's compiler against cuda/simt for
+ * the device "simt" (there SIMT is defined). CUDA_OP(layernorm_fwd) names the function of an op in both.
+ */
+#ifndef CUDA_H
+#define CUDA_H
+
+#ifdef SIMT
+#include "cuda/simt/runtime.h"
+#define CUDA_OP(name) simt_op_##name
+#define CUDA_NAME(name) simt_##name
+#else
+#include <cuda_runtime_api.h>
+#define CUDA_OP(name) cuda_op_##name
+#define CUDA_NAME(name) cuda_##name
+#endif
+
+#include "ops/ops.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct cuda {
+    cudaStream_t stream;
+    int index;           /* which GPU */
+    int arch;            /* 80, 90, ... */
+    int multiprocessors; /* how many blocks make a wave is a multiple of this */
+    size_t block_shared; /* bytes of shared memory that a block may ask for */
+    size_t memory_bytes; /* of the GPU */
+    char *scratch;
+    size_t scratch_bytes;
+    char *staging[2]; /* pinned, STAGING_BYTES each */
+    cudaEvent_t staged[2];
+    int turn; /* which staging buffer is next */
+} cuda;
+
+/* Names are made so that both devices can be in one program. */
+#define cuda_of CUDA_NAME(of)
+#define cuda_may_launch CUDA_NAME(may_launch)
+#define cuda_launched CUDA_NAME(launched)
+#define cuda_scratch CUDA_NAME(scratch)
+
+static inline cuda *cuda_of(const dev *d) { return (cuda *)d->impl; }
+
+/* Device memory of at least that size, 256-byte aligned, until the next call; NULL and a failed stream when it is out. */
+void *cuda_scratch(dev *d, size_t bytes);
+/* True when the stream has not failed; asks for the dynamic shared memory that the kernel will use. */
+bool cuda_may_launch(dev *d, const void *kernel, const char *name, size_t dynamic_bytes);
+/* After a launch: an error becomes the stream's failure and names the kernel. */
+void cuda_launched(dev *d, const char *name);
+
+#define OP(name, parameters, arguments) void CUDA_OP(name)(dev * d, OP_UNPACK parameters);
+#define OP_TRAIN(name, parameters, arguments)
+#include "ops/ops.def"
+#undef OP
+
+#ifdef __cplusplus
+}
+#endif
+#endif

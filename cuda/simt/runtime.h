@@ -1,0 +1,42 @@
+/* runtime.h - the part of CUDA's runtime that cuda.c uses, for the host: memory is the host's, a launch is done when
+ * it returns. Names are CUDA's, so that cuda.c is one source. */
+#ifndef SIMT_RUNTIME_H
+#define SIMT_RUNTIME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum cudaError { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719 } cudaError_t;
+typedef struct simt_stream *cudaStream_t;
+typedef struct simt_event *cudaEvent_t;
+
+cudaError_t simt_malloc(void **p, size_t bytes);
+cudaError_t simt_free(void *p);
+/* Bytes of an allocation that kernels must not touch, or may again. */
+void simt_fence(void *p, size_t bytes, bool closed);
+cudaError_t simt_last_error(void); /* and forgets it */
+const char *simt_message(void);    /* of the last launch that failed on this thread */
+
+/* What the launches of this thread do from now on. */
+typedef struct simt_settings {
+    unsigned seed; /* of the order of threads */
+    bool count;    /* memory transactions are counted: slow */
+} simt_settings;
+void simt_configure(const simt_settings *s);
+
+/* Of all launches of this thread since simt_counts_clear, when counted. Shared: passes through the 32 banks, and how
+ * many would do; global: sectors of 32 bytes moved, and how many the bytes asked for need. */
+typedef struct simt_counts {
+    double launches, blocks, shared_passes, shared_least, sectors, sectors_least, syncs;
+} simt_counts;
+void simt_counts_clear(void);
+simt_counts simt_counts_get(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
