@@ -32,4 +32,5 @@ LATER(argmax_fwd, (tensor index, tensor value, tensor x), (index, value, x))
 LATER(topk_fwd, (tensor value, tensor index, tensor x), (value, index, x))
 LATER(sample_fwd, (tensor index, tensor x, tensor u, sample_options o), (index, x, u, o))
 LATER(cross_entropy_fwd, (tensor loss, tensor lse, tensor x, tensor label, float smoothing), (loss, lse, x, label, smoothing))
+LATER(roi_align_fwd, (tensor y, tensor x, tensor boxes, tensor index, float scale), (y, x, boxes, index, scale))
 /* clang-format on */
