@@ -357,7 +357,7 @@ static void trial_run(trial *t, const char *name)
     arena_release(&t->b.temp, 0);
     arena_release(&t->b.keep, 0);
     for (int i = 0; i < t->n_in; i++) {
-        char what[16];
+        char what[32];
         snprintf(what, sizeof what, "input %d", i);
         trial_direction(t, what, t->in[i], t->din[i]);
     }

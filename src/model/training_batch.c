@@ -386,7 +386,7 @@ static sca_status loss_rows(const lesson *l, tensor x, tensor dx, int64_t from, 
     size_t mark = arena_mark(p->temp);
     tensor logits = pass_2d(p, R, l->r->c->lm.vocab), each = pass_stat(p, R), lse = pass_stat(p, R);
     tensor label = put_ids(l, p, l->label + from, R);
-    double value[LOGIT_ROWS];
+    double value[LOGIT_ROWS] = { 0 };
     lm_logits(p, m, logits, x);
     op_cross_entropy_fwd(p->d, each, lse, logits, label, l->t->smoothing);
     sca_status status = read_numbers(l, each, value);
