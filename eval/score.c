@@ -126,10 +126,11 @@ static sca_status data_open(const score_options *o, meteor **out, str *notes)
     if (path && file_exists(path))
         status = meteor_open(path, out);
     else
-        str_printf(
-            notes,
-            "METEOR is left out: %s is absent; tools/meteor_data.sh makes it, --resources names its folder\n",
-            path ? path : METEOR_FILE);
+        str_printf(notes,
+                   "METEOR is left out: %s is absent; tools/meteor_data.sh makes it, --resources (for sca eval the "
+                   "setting "
+                   "eval.resources) names its folder\n",
+                   path ? path : METEOR_FILE);
     mem_free(path);
     return status;
 }
@@ -152,7 +153,8 @@ static sca_status score_spice(meteor *m, const captions *c, const score_options 
     spice_texts t = { c->tokens, c->raw, c->n };
     sca_status status = SCA_OK;
     if (!o->spice_tuples && !o->spice_command) {
-        str_put(notes, "SPICE is left out: it needs --spice-tuples or --spice-command (tools/spice_data.sh)\n");
+        str_put(notes, "SPICE is left out: it needs --spice-tuples or --spice-command (for sca eval the setting "
+                       "eval.spice_command); tools/spice_data.sh makes a command\n");
         return SCA_OK;
     }
     if (o->spice_tuples && !m) {
@@ -175,7 +177,7 @@ static sca_status score_recall(const captions *c, const score_options *o, score_
 {
     tags *t = NULL;
     if (!o->tags) {
-        str_put(notes, "noun and verb recall are left out: they need --tags\n");
+        str_put(notes, "noun and verb recall are left out: they need sca score with --tags\n");
         return SCA_OK;
     }
     TRY(tags_open(o->tags, &t));

@@ -132,7 +132,8 @@ typedef struct reader {
     bool coco; /* known from the first record */
     int64_t n_records;
     str key, unfit, several; /* the first record whose scores do not fit, the first with several candidates */
-    size_t n_replaced, n_several;
+    str fault, replaced;     /* the first record that cannot be scored and why, the first _id that is repeated */
+    size_t n_replaced;
     /* COCO */
     lexicon images; /* keys of ids */
     struct image *image;
@@ -144,6 +145,8 @@ typedef struct reader {
     size_t n_order, cap_order;
     size_t n_unknown, n_second, n_bare; /* results: for unknown images, for one seen before, without captions */
     str unknown, second, bare;
+    size_t n_missing; /* images with captions, but without a result */
+    str missing;
 } reader;
 
 /* An image of a COCO file; result: its place in reader.results plus 1. */
@@ -173,7 +176,8 @@ static sca_status room(void *array, size_t size, size_t used, size_t *cap)
 
 static void reader_free(reader *r)
 {
-    str *used[] = { &r->key, &r->unfit, &r->several, &r->unknown, &r->second, &r->bare };
+    str *used[] = { &r->key,  &r->unfit, &r->several,  &r->unknown, &r->second,
+                    &r->bare, &r->fault, &r->replaced, &r->missing };
     for (size_t i = 0; i < LENGTH(used); i++) str_free(used[i]);
     for (size_t i = 0; i < r->n_images; i++) json_decref(r->image[i].id);
     mem_free(r->image);
@@ -234,6 +238,12 @@ static const char *record_fault(const json_t *record)
     return NULL;
 }
 
+/* Counts, and keeps the id of the first. */
+static void count_fault(size_t *n, str *first, const str *key)
+{
+    if ((*n)++ == 0) str_put(first, str_text(key) + 1);
+}
+
 static sca_status add_record(reader *r, json_t *record, int64_t index, const json_t *scores)
 {
     json_t *id = json_object_get(record, "_id"), *position = NULL;
@@ -249,15 +259,30 @@ static sca_status add_record(reader *r, json_t *record, int64_t index, const jso
     for (size_t i = 0; i < n; i++) text[i] = json_string_value(json_array_get(refs, i));
     const char *hyp = json_string_value(json_array_get(hyps, best_candidate(scores)));
     sca_status status = score_set_add(r->set, id, hyp, text, n);
-    r->n_replaced += status == SCA_OK && r->set->n == before;
-    if (status == SCA_OK && json_array_size(hyps) > 1) {
-        TRY_GOTO(done, score_key(id, r->o->results, &r->key));
+    if (status == SCA_OK) status = score_key(id, r->o->results, &r->key);
+    if (status == SCA_OK && r->set->n == before) count_fault(&r->n_replaced, &r->replaced, &r->key);
+    if (status == SCA_OK && json_array_size(hyps) > 1)
         r->set->records[lexicon_find(&r->set->keys, str_text(&r->key), r->key.bytes)].several = true;
-    }
-done:
     mem_free(text);
     json_decref(position);
     return status;
+}
+
+/* A record that cannot be scored; the file is read to its end, so that their number is known. */
+static void name_fault(reader *r, int64_t index, const json_t *id, const char *fault)
+{
+    if (r->set->skipped++) return;
+    name_record(&r->fault, index, id);
+    str_printf(&r->fault, ": %s", fault);
+}
+
+static sca_status check_faults(const reader *r)
+{
+    if (r->o->partial || r->set->skipped == 0) return SCA_OK;
+    return status_fail(SCA_ERR_FORMAT,
+                       "%s: %zu of %lld records cannot be scored, the first is %s; --partial scores "
+                       "the others",
+                       r->o->results, r->set->skipped, (long long)r->n_records, str_text(&r->fault));
 }
 
 static sca_status inference_record(reader *r, int64_t index, json_t *record)
@@ -271,13 +296,8 @@ static sca_status inference_record(reader *r, int64_t index, json_t *record)
     if (*wanted && json_is_object(record) && (!split || strcmp(split, wanted) != 0)) return SCA_OK;
     const char *fault = record_fault(record);
     if (!fault) return add_record(r, record, index, scores);
-    r->set->skipped++;
-    if (r->o->partial) return SCA_OK;
-    str name = { 0 };
-    name_record(&name, index, json_object_get(record, "_id"));
-    sca_status status = status_fail(SCA_ERR_FORMAT, "%s: %s", str_text(&name), fault);
-    str_free(&name);
-    return status;
+    name_fault(r, index, json_object_get(record, "_id"), fault);
+    return SCA_OK;
 }
 
 /* Records with several candidates are usable only when all records of the file have scores that fit. */
@@ -344,19 +364,12 @@ static sca_status reference_item(void *user, const char *key, int64_t index, jso
     return texts_add(&r->captions, caption, strlen(caption));
 }
 
-static void count_fault(size_t *n, str *first, const str *key)
-{
-    if ((*n)++ == 0) str_put(first, str_text(key) + 1);
-}
-
 static sca_status result_record(reader *r, int64_t index, json_t *record)
 {
     json_t *id = json_object_get(record, "image_id");
     const char *caption = json_string_value(json_object_get(record, "caption"));
-    if (!caption || !(json_is_number(id) || json_is_string(id))) {
-        if (r->o->partial) return r->set->skipped++, SCA_OK;
-        return status_fail(SCA_ERR_FORMAT, "record %lld: expected 'image_id' and 'caption'", (long long)index);
-    }
+    if (!caption || !(json_is_number(id) || json_is_string(id)))
+        return name_fault(r, index, NULL, "expected 'image_id' and 'caption'"), SCA_OK;
     TRY(score_key(id, r->o->results, &r->key));
     int32_t at = lexicon_find(&r->images, str_text(&r->key), r->key.bytes);
     if (at < 0 || !r->image[at].listed) return count_fault(&r->n_unknown, &r->unknown, &r->key), SCA_OK;
@@ -384,6 +397,15 @@ static sca_status result_faults(reader *r)
     return SCA_OK;
 }
 
+static sca_status put_id(str *s, const json_t *id)
+{
+    str key = { 0 };
+    sca_status status = score_key(id, "an image", &key);
+    if (status == SCA_OK) str_put(s, str_text(&key) + 1);
+    str_free(&key);
+    return status;
+}
+
 /* Images with a result become items, in the order of the references file; captions keep the order of annotations.
  */
 static sca_status coco_items(reader *r)
@@ -403,6 +425,7 @@ static sca_status coco_items(reader *r)
     sca_status status = SCA_OK;
     for (size_t i = 0; i < r->n_order && status == SCA_OK; i++) {
         const image *m = &r->image[r->order[i]];
+        if (!m->result && m->n && r->n_missing++ == 0) status = put_id(&r->missing, m->id);
         if (m->result)
             status = score_set_add(r->set, m->id, texts_get(&r->results, m->result - 1), text + m->first, m->n);
     }
@@ -444,14 +467,19 @@ static sca_status set_read(reader *r, str *notes)
 {
     const char *wanted = r->o->split ? r->o->split : "inference";
     TRY(score_each(r->o->results, any_record, r));
+    TRY(check_faults(r));
     if (r->coco) {
         TRY(result_faults(r));
         TRY(coco_items(r));
     } else
         TRY(drop_several(r));
     if (r->n_replaced)
-        str_printf(notes, "%s: %zu records repeat an _id and take the place of the earlier one\n", r->o->results,
-                   r->n_replaced);
+        str_printf(notes, "%s: %zu records repeat an _id, the first %s; each takes the place of the earlier one\n",
+                   r->o->results, r->n_replaced, str_text(&r->replaced));
+    if (r->n_missing)
+        str_printf(notes,
+                   "%s: %zu images of %s have captions but no result, the first with id %s; they are left out\n",
+                   r->o->results, r->n_missing, r->o->references, str_text(&r->missing));
     if (r->set->n) return SCA_OK;
     if (!r->coco && r->n_records && *wanted)
         return status_fail(SCA_ERR_FORMAT,

@@ -96,7 +96,7 @@ static void ids(void)
     CHECK(json_array_size(items) == 3);
     CHECK(strcmp(json_string_value(json_object_get(json_array_get(items, 0), "hyp_tokens")), "new") == 0);
     CHECK(json_integer_value(json_object_get(json_array_get(items, 2), "_id")) == 3); /* its position in the file */
-    CHECK(strstr(str_text(&notes), "1 records repeat an _id"));
+    CHECK(strstr(str_text(&notes), "1 records repeat an _id, the first 1;"));
     json_decref(x);
     str_free(&notes);
 }
@@ -115,9 +115,24 @@ static void coco(void)
         (score_options){ .results = WORK "/coco.json", .references = WORK "/refs.json", .per_item = true }, &notes);
     const json_t *items = json_object_get(x, "items");
     CHECK(json_array_size(items) == 2 && json_integer_value(json_object_get(json_array_get(items, 0), "_id")) == 3);
+    CHECK(!strstr(str_text(&notes), "no result"));
     const json_t *refs = json_object_get(json_array_get(items, 1), "ref_tokens");
     CHECK(json_array_size(refs) == 2 && strcmp(json_string_value(json_array_get(refs, 0)), "a dog") == 0);
     CHECK(strcmp(json_string_value(json_object_get(x, "tokenizer")), "ptb-3.4.1") == 0);
+    json_decref(x);
+    str_free(&notes);
+}
+
+static void missing_results(void)
+{
+    str notes = { 0 };
+    put_file("refs.json", REFS);
+    put_file("coco.json", "[{\"image_id\": 3, \"caption\": \"a cat\"}]");
+    score_options o = { .results = WORK "/coco.json", .references = WORK "/refs.json" };
+    json_t *x = score_json(o, &notes);
+    check_value(x, "regions", 1, 0);
+    CHECKF(strstr(str_text(&notes), "coco.json: 1 images of ") && strstr(str_text(&notes), "the first with id 1;"),
+           "%s", str_text(&notes));
     json_decref(x);
     str_free(&notes);
 }
@@ -243,7 +258,13 @@ static const bad_row bad_rows[] = {
     { "[{\"image_id\": 1, \"caption\": \"a\"}, {\"image_id\": 2, \"caption\": \"b\"}]", true, "without a caption",
       1 },
     { "[{\"image_id\": 1, \"caption\": \"a\"}, {\"image_id\": 2}]", true,
-      "record 1: expected 'image_id' and 'caption'", 1 },
+      "1 of 2 records cannot be scored, the first is record 1: expected 'image_id' and 'caption'", 1 },
+    { "[{\"candidates\": []}, " RECORD("1", "a",
+                                       "a") ", {\"_id\": \"x\", \"split\": \"inference\", \"candidates\": "
+                                            "[\"b\"], \"references\": [\"b\", 3]}, {\"_id\": 9, \"split\": "
+                                            "\"inference\", \"candidates\": \"b\"}, "
+                                            "{\"_id\": 10, \"split\": \"inference\", \"references\": [\"b\"]}]",
+      false, "3 of 5 records cannot be scored, the first is record 2 (_id 'x'): 'references' is missing", 3 },
 };
 
 static void bad_input(void)
@@ -378,6 +399,7 @@ int main(int argc, char **argv)
     RUN(lists_and_lines);
     RUN(ids);
     RUN(coco);
+    RUN(missing_results);
     RUN(text_and_markdown);
     RUN(spice_and_tags);
     RUN(spice_tuples_file);

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Measures `sca score` on real captions - one of each of COCO's 40,504 validation images of 2014 against its others -
 # beside the reference programs, in one run with the two taking turns: time, memory, METEOR's data. Fails when a goal is
-# missed (20 times as fast, less than 1 GB, data in less than 0.5 s) or a score is not equal.
+# missed (20 times as fast, less than 1 GB, data in less than 0.5 s) or a score is not equal, those of 150 odd captions
+# (empty, a thousand words, all scripts) included.
 #
 #   tools/bench_score.sh [--rounds N]    default 2; a round takes the reference one to two minutes
 #
