@@ -263,7 +263,7 @@ static sca_status keep_chunk(void *user, const str *lines)
         s->synced = now_s();
     }
     tell(s);
-    return SCA_OK;
+    return comm_stopped(s->e->ranks);
 }
 
 /* Of the images that are not done, every size-th is ours. */

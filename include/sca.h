@@ -177,6 +177,37 @@ SCA_API void sca_ranks_close(int failed);
  * (sca_free), NULL elsewhere. */
 SCA_API sca_status sca_evaluate(sca_model *m, const sca_config *c, char **scores);
 
+/* ---- training ------------------------------------------------------------------------------------ */
+
+typedef struct sca_trainer sca_trainer;
+
+typedef struct sca_step {         /* an optimizer step, over all ranks */
+    int64_t step, steps;          /* which one, from 1, of how many */
+    double loss;                  /* before the update */
+    double lr, grad_norm;         /* rate of the update; global norm of the gradient before clipping */
+    double seconds, data_seconds; /* the second: waiting for data */
+    int64_t images, regions, tokens;
+    int skipped; /* 1: the loss or the gradient was not finite, nothing was updated */
+} sca_step;
+
+typedef struct sca_train_hooks { /* members may be NULL */
+    void *user;
+    void (*stepped)(void *user, const sca_step *s);
+    int (*stop)(void *user); /* not 0: save, and come back; asked between steps and between evaluated images */
+} sca_train_hooks;
+
+/* Trains m, in place, as the settings say; with a run directory (train.output) goes on from its newest checkpoint
+ * (train.resume). Called by every rank, as what follows. m and its settings must outlive the trainer. */
+SCA_API sca_status sca_trainer_open(sca_model *m, const sca_config *c, sca_trainer **out);
+/* The next step, with the next batches of the data. */
+SCA_API sca_status sca_train_step(sca_trainer *t, sca_step *out);
+/* The rest of the steps, with the checkpoints and evaluations of the settings. *complete: 0 when stopped. NULL: none. */
+SCA_API sca_status sca_train(sca_trainer *t, const sca_train_hooks *hooks, int *complete);
+/* A checkpoint: a model directory with the state of the trainer, for train.resume. dir must not be there. */
+SCA_API sca_status sca_trainer_save(sca_trainer *t, const char *dir);
+SCA_API int64_t sca_trainer_done(const sca_trainer *t); /* steps */
+SCA_API void sca_trainer_close(sca_trainer *t);         /* accepts NULL */
+
 /* ---- scores -------------------------------------------------------------------------------------- */
 
 typedef struct sca_score_options {

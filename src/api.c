@@ -4,6 +4,7 @@
 #include "eval/evaluate.h"
 #include "model/model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -346,6 +347,146 @@ sca_status sca_evaluate(sca_model *m, const sca_config *c, char **scores)
     if (status == SCA_OK && ranks->rank == 0) status = str_take(&text, scores);
     str_free(&text);
     comm_close(alone, false);
+    return status;
+}
+
+/* ---- training ------------------------------------------------------------------------------------------ */
+
+struct sca_trainer {
+    trainer *inner;
+    sca_model *m;
+    config *c;   /* a copy: evaluations change it */
+    comm *alone; /* NULL: among the world's */
+    int64_t steps;
+};
+
+sca_status sca_trainer_open(sca_model *m, const sca_config *c, sca_trainer **out)
+{
+    *out = NULL;
+    sca_trainer *t = mem_zero(1, sizeof *t);
+    if (!t) return mem_fail(sizeof *t, "a trainer");
+    t->m = m;
+    t->steps = c->train_steps;
+    sca_status status = config_copy(c, &t->c);
+    if (status == SCA_OK && !world) status = comm_open(false, &t->alone);
+    if (status == SCA_OK) status = trainer_open(m->inner, c, world ? world : t->alone, &t->inner);
+    if (status == SCA_OK)
+        *out = t;
+    else
+        sca_trainer_close(t);
+    return status;
+}
+
+void sca_trainer_close(sca_trainer *t)
+{
+    if (!t) return;
+    trainer_close(t->inner);
+    comm_close(t->alone, false);
+    config_close(t->c);
+    mem_free(t);
+}
+
+static sca_step step_of(const sca_trainer *t, const trainer_step *s)
+{
+    return (sca_step){ .step = s->step,
+                       .steps = t->steps,
+                       .loss = s->loss,
+                       .lr = s->lr,
+                       .grad_norm = s->grad_norm,
+                       .seconds = s->seconds,
+                       .data_seconds = s->data_seconds,
+                       .images = s->images,
+                       .regions = s->regions,
+                       .tokens = s->tokens,
+                       .skipped = s->skipped };
+}
+
+sca_status sca_train_step(sca_trainer *t, sca_step *out)
+{
+    trainer_step s;
+    TRY(trainer_next(t->inner, &s));
+    *out = step_of(t, &s);
+    return SCA_OK;
+}
+
+sca_status sca_trainer_save(sca_trainer *t, const char *dir) { return trainer_save(t->inner, dir); }
+
+int64_t sca_trainer_done(const sca_trainer *t) { return trainer_done(t->inner); }
+
+typedef struct hooks { /* between the trainer's hooks and the caller's */
+    sca_trainer *t;
+    const sca_train_hooks *outer;
+} hooks;
+
+static void hook_stepped(void *user, const trainer_step *s)
+{
+    const hooks *h = user;
+    sca_step out = step_of(h->t, s);
+    if (h->outer->stepped) h->outer->stepped(h->outer->user, &out);
+}
+
+static bool hook_stop(void *user)
+{
+    const hooks *h = user;
+    return h->outer->stop && h->outer->stop(h->outer->user) != 0;
+}
+
+/* The mean over the sets that have a loss. */
+static double mean_loss(const json_t *sets)
+{
+    double sum = 0, n = 0;
+    for (size_t i = 0; i < json_array_size(sets); i++) {
+        const json_t *loss = json_object_get(json_object_get(json_array_get(sets, i), "scores"), "loss");
+        if (!json_is_number(loss)) continue;
+        sum += json_number_value(loss);
+        n++;
+    }
+    return n > 0 ? sum / n : NAN;
+}
+
+static sca_status sets_of(const str *scores, json_t **sets, double *loss)
+{
+    json_t *root = NULL;
+    TRY(json_parse(str_text(scores), scores->bytes, "scores.json", &root));
+    *sets = json_incref(json_object_get(root, "sets"));
+    *loss = mean_loss(*sets);
+    json_decref(root);
+    return SCA_OK;
+}
+
+/* As `sca eval` does, with loss, on the first train.eval_images images of each set. */
+static sca_status hook_evaluate(void *user, int64_t step, const char *dir, json_t **sets, double *loss)
+{
+    const hooks *h = user;
+    config *c = h->t->c;
+    comm *ranks = world ? world : h->t->alone;
+    str scores = { 0 };
+    (void)step;
+    if (strlen(dir) >= sizeof c->eval_output)
+        return status_fail(SCA_ERR_ARGUMENT, "train.output: the name is too long, expected a shorter one");
+    memcpy(c->eval_output, dir, strlen(dir) + 1);
+    c->eval_max_images = c->train_eval_images;
+    c->eval_loss = true;
+    for (size_t i = 0; i < c->n_data_eval; i++) c->eval_loss &= strcmp(c->data_eval[i].task, "recognition") != 0;
+    ranks->stop = hook_stop;
+    ranks->stop_user = user;
+    sca_status status = evaluate_run(h->t->m->inner, c, ranks, &scores);
+    ranks->stop = NULL;
+    if (status == SCA_OK && ranks->rank == 0) status = sets_of(&scores, sets, loss);
+    str_free(&scores);
+    return status;
+}
+
+sca_status sca_train(sca_trainer *t, const sca_train_hooks *outer, int *complete)
+{
+    static const sca_train_hooks none;
+    hooks h = { t, outer ? outer : &none };
+    /* Captions are what can be evaluated. */
+    bool captions = strcmp(t->c->train_objective, "caption") == 0;
+    trainer_hooks inner = { &h, hook_stepped, hook_stop, captions ? hook_evaluate : NULL };
+    bool all = false;
+    sca_status status = trainer_run(t->inner, &inner, &all);
+    if (complete) *complete = all;
     return status;
 }
 

@@ -262,6 +262,116 @@ static void event_files(void)
     mem_free(data);
 }
 
+/* ---- shipped configurations --------------------------------------------------------------------------------- */
+
+typedef struct shipped {
+    char (*names)[128];
+    int n;
+} shipped;
+
+static sca_status add_name(void *user, const char *name)
+{
+    shipped *s = user;
+    if (text_ends(name, ".yaml") && s->n < 500) snprintf(s->names[s->n++], 128, "%s", name);
+    return SCA_OK;
+}
+
+static int by_text(const void *a, const void *b) { return strcmp(a, b); }
+
+/* Where a second stage begins: the first one has a file, and saves that step. */
+static void check_start(const char *name, const config *c)
+{
+    char run[256], path[512];
+    long long step = 0;
+    config *first = NULL;
+    if (sscanf(c->model_path, "runs/%200[^/]/checkpoint-%lld", run, &step) != 2) {
+        CHECKF(strcmp(name, "tiny.yaml") == 0, "%s begins with %s", name, c->model_path);
+        return;
+    }
+    snprintf(path, sizeof path, "%s/configs/%s.yaml", SCA_SOURCE, run);
+    CHECK_OK(config_open(path, &first));
+    if (first)
+        CHECKF(step <= first->train_steps && step % first->train_save_every == 0, "%s: %s", name, c->model_path);
+    if (first)
+        CHECKF(step > first->train_steps - first->train_keep * first->train_save_every, "%s: not kept", name);
+    config_close(first);
+}
+
+/* The comment tells what a file reproduces: numbers that the table of the same run has too are checked where it says so.
+ */
+static void check_file(const char *name, const char *path)
+{
+    char *text = NULL, output[300];
+    size_t bytes;
+    config *c = NULL;
+    CHECK_OK(config_open(path, &c));
+    CHECK_OK(file_read(path, 1 << 16, &text, &bytes));
+    if (!c || !text) return;
+    CHECKF(text[0] == '#' && strstr(text, "\n# "), "%s: begins with no comment", name);
+    if (!text_starts(name, "eval_")) {
+        snprintf(output, sizeof output, "runs/%.*s", (int)(strlen(name) - strlen(".yaml")), name);
+        CHECKF(strcmp(c->train_output, output) == 0, "%s: train.output is %s", name, c->train_output);
+        CHECKF(c->n_data_train > 0 && c->n_data_eval > 0, "%s: no data", name);
+        CHECKF((*c->model_sam && *c->model_lm) != (*c->model_path != 0), "%s: no model", name);
+        CHECKF(strstr(text, "CIDEr-D 1") || strstr(text, "No published number") || strstr(text, "CIDEr-D 45.2") ||
+                   strstr(text, "CIDEr-D 82.5") || strstr(text, "No number of its own") ||
+                   strstr(text, "has the number") || strcmp(name, "tiny.yaml") == 0,
+               "%s: says nothing of a number", name);
+        if (*c->model_path) check_start(name, c);
+    }
+    mem_free(text);
+    config_close(c);
+}
+
+static void shipped_configurations(void)
+{
+    shipped s = { .names = mem_zero(500, 128) };
+    CHECK_OK(dir_each(SCA_SOURCE "/configs", add_name, &s));
+    qsort(s.names, (size_t)s.n, 128, by_text);
+    CHECKF(s.n == 94, "%d configurations", s.n);
+    for (int i = 0; i < s.n; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/configs/%s", SCA_SOURCE, s.names[i]);
+        check_file(s.names[i], path);
+    }
+    mem_free(s.names);
+}
+
+/* What the tables say of a few of them, in numbers. */
+static void published_settings(void)
+{
+    static const struct {
+        const char *name;
+        int64_t steps, batch;
+        double lr;
+        bool jitter, gpt2;
+    } expected[] = { { "finetune_vg_gpt2_large", 200000, 32, 4e-4, true, true },
+                     { "finetune_vg_llama_3b", 200000, 32, 4e-4, true, false },
+                     { "pretrain_gpt2_large", 100000, 32, 1e-4, false, true },
+                     { "finetune_vg_gpt2_large_pretrained", 100000, 32, 4e-4, true, false },
+                     { "pretrain_o365_gpt2_large_1e-4_b64_single", 200000, 64, 1e-4, false, true },
+                     { "finetune_vg_gpt2_large_o365_lsj_4e-4_b40", 100000, 40, 4e-4, true, false },
+                     { "ablation_depth_24", 200000, 8, 1e-4, false, true },
+                     { "ablation_batch_llama_3b_8e-4_b64", 200000, 64, 8e-4, true, false },
+                     { "ablation_lm_lr_gpt2_large_frozen_mixer_5e-5", 200000, 8, 5e-5, false, true },
+                     { "ablation_weak_none", 100000, 8, 1e-4, false, true } };
+    for (size_t i = 0; i < LENGTH(expected); i++) {
+        char path[512];
+        config *c = NULL;
+        snprintf(path, sizeof path, "%s/configs/%s.yaml", SCA_SOURCE, expected[i].name);
+        CHECK_OK(config_open(path, &c));
+        if (!c) continue;
+        CHECKF(c->train_steps == expected[i].steps &&
+                   c->train_batch_images * c->train_accumulate == expected[i].batch &&
+                   c->train_lr == expected[i].lr && (strcmp(c->data_augment, "lsj") == 0) == expected[i].jitter &&
+                   (strcmp(c->model_lm, "models/gpt2-large") == 0) == expected[i].gpt2 &&
+                   c->train_warmup_steps == 200 && strcmp(c->train_precision, "f16") == 0 &&
+                   c->data_regions_per_image == 16 && c->train_label_smoothing == 0.1,
+               "%s differs from the table", expected[i].name);
+        config_close(c);
+    }
+}
+
 int main(int argc, char **argv)
 {
     RUN(schedules);
@@ -272,5 +382,7 @@ int main(int argc, char **argv)
     RUN(journals_go_back);
     RUN(journal_faults);
     RUN(event_files);
+    RUN(shipped_configurations);
+    RUN(published_settings);
     return check_done();
 }

@@ -1,22 +1,9 @@
 /* eval.c - sca eval: a model over data sets; scores on standard output, files and a report in eval.output. */
 #include "tool.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-/* Launchers tell their processes through the environment that there are others. */
-static bool launched(void)
-{
-    static const char *const sizes[] = { "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE" };
-    for (size_t i = 0; i < LENGTH(sizes); i++) {
-        const char *size = getenv(sizes[i]);
-        if (size) return strcmp(size, "1") != 0;
-    }
-    return getenv("PMIX_RANK") != NULL;
-}
-
-/* METEOR's tables are found beside the program unless the settings say otherwise. */
-static sca_status default_resources(sca_config *settings)
+sca_status default_resources(sca_config *settings)
 {
     char *value = NULL, *beside = NULL;
     str assignment = { 0 };
@@ -102,7 +89,7 @@ int run_eval(const arguments *a)
     int result = arguments_config_file(a, &settings);
     if (result == DONE) {
         message_progress_of("evaluate ");
-        sca_status status = launched() ? sca_ranks_open() : SCA_OK;
+        sca_status status = ranks_join();
         if (status == SCA_OK) status = evaluate(settings);
         if (status != SCA_OK) result = fail_now();
         sca_ranks_close(result != DONE);

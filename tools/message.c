@@ -48,7 +48,7 @@ static void on_log(void *user, sca_level level, const char *text)
     print_line(kinds[level], text);
 }
 
-static void put_seconds(char *out, size_t bytes, double s)
+void put_seconds(char *out, size_t bytes, double s)
 {
     if (s < 90)
         snprintf(out, bytes, "%.0f s", s);
@@ -106,6 +106,21 @@ void message_start(void)
     progress_line.terminal = isatty(STDERR_FILENO);
     sca_log_to(on_log, NULL, least);
     sca_progress_to(on_progress, NULL);
+}
+
+void message_line(const char *text, bool always, bool end)
+{
+    pthread_mutex_lock(&progress_line.lock);
+    double now = now_s();
+    if (!progress_line.terminal) {
+        if (always) fprintf(stderr, "sca: %s\n", text);
+    } else if (end || !progress_line.shown || now - progress_line.last >= FRESH_S) {
+        fprintf(stderr, "\r%s\033[K%s", text, end ? "\n" : "");
+        fflush(stderr);
+        progress_line.shown = !end;
+        progress_line.last = now;
+    }
+    pthread_mutex_unlock(&progress_line.lock);
 }
 
 void message_progress_of(const char *beginning) { progress_line.only = beginning; }

@@ -6,10 +6,10 @@
 #include <math.h>
 #include <string.h>
 
-enum { PAGE_BYTES = 4500000, THUMB_SIDE = 360, PUBLISHED_IMAGES = 5000 };
+enum { THUMB_SIDE = 360, PUBLISHED_IMAGES = 5000 };
 
 /* Text as HTML: nothing in it acts, and it is what a terminal would show, too. */
-static void put_html(str *s, const char *text)
+void report_put_html(str *s, const char *text)
 {
     str clean = { 0 };
     put_printable(&clean, text ? text : "");
@@ -41,7 +41,7 @@ static const char *text_of(const json_t *object, const char *key)
 
 static const char page_head[] =
     "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Evaluation</title>\n"
+    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
     "<link rel=\"icon\" href=\"data:,\">\n<style>\n"
     ":root{color-scheme:light dark;--line:#8884;--soft:#8882;--bar:#3b7dd8}\n"
     "body{font:16px/1.45 system-ui,sans-serif;margin:0 auto;padding:0 14px 40px;max-width:1200px}\n"
@@ -62,20 +62,32 @@ static const char page_head[] =
     "auto}\n"
     ".card div{padding:8px 10px;overflow-wrap:anywhere}.card p{margin:0 0 4px}.ref{opacity:.8;font-size:.92em}\n"
     ".none{padding:30px 10px!important;background:var(--soft);text-align:center}\n"
-    "</style>\n</head>\n<body>\n";
+    "</style>\n";
+
+void report_begin(str *s, const char *title)
+{
+    str_put(s, page_head);
+    str_printf(s, "<title>%s</title>\n</head>\n<body>\n", title);
+}
+
+void report_end(str *s)
+{
+    str_put(s,
+            "<p class=\"note\">Made by sca " SCA_VERSION ". Masks are red, boxes yellow.</p>\n</body>\n</html>\n");
+}
 
 static void put_head(str *s, const json_t *root)
 {
     const json_t *g = json_object_get(root, "generate");
-    str_put(s, page_head);
+    report_begin(s, "Evaluation");
     str_put(s, "<h1>Evaluation of ");
-    put_html(s, text_of(root, "model"));
+    report_put_html(s, text_of(root, "model"));
     str_put(s, "</h1>\n<p>");
-    put_html(s, text_of(root, "variant"));
+    report_put_html(s, text_of(root, "variant"));
     str_put(s, ", language model ");
-    put_html(s, text_of(root, "language_model"));
+    report_put_html(s, text_of(root, "language_model"));
     str_put(s, "; prompt ");
-    put_html(s, text_of(root, "prompt"));
+    report_put_html(s, text_of(root, "prompt"));
     str_printf(s, "; %lld beams, at most %lld tokens, length penalty %g, temperature %g.</p>\n",
                (long long)json_integer_value(json_object_get(g, "beams")),
                (long long)json_integer_value(json_object_get(g, "max_tokens")),
@@ -147,7 +159,7 @@ static void put_published(str *s, const json_t *root, const json_t *set, const b
                      "words differently.");
     for (; p && box; p = next_row(set, &at)) {
         str_put(s, "<tr><td>");
-        put_html(s, p->method);
+        report_put_html(s, p->method);
         str_put(s, ", published</td>");
         for (size_t k = 0; k < REPORT_COLUMNS; k++)
             if (used[k]) put_cell(s, p->value[k] >= 0, p->value[k], 1);
@@ -155,7 +167,7 @@ static void put_published(str *s, const json_t *root, const json_t *set, const b
     }
 }
 
-static void put_table(str *s, const json_t *root)
+void report_put_table(str *s, const json_t *root)
 {
     bool used[REPORT_COLUMNS] = { false };
     size_t i, columns = 1;
@@ -172,9 +184,9 @@ static void put_table(str *s, const json_t *root)
     json_array_foreach(sets, i, set)
     {
         str_printf(s, "<tr class=\"group\"><th colspan=\"%zu\"><span class=\"line\">", columns);
-        put_html(s, text_of(set, "name"));
+        report_put_html(s, text_of(set, "name"));
         str_put(s, " &mdash; ");
-        put_html(s, text_of(set, "protocol"));
+        report_put_html(s, text_of(set, "protocol"));
         str_put(s, "; ");
         put_number_of(s, set, "images", "image");
         str_put(s, ", ");
@@ -196,7 +208,7 @@ static void put_notes(str *s, const json_t *set)
     json_array_foreach(json_object_get(set, "notes"), i, note)
     {
         str_put(s, "<p class=\"note\">");
-        put_html(s, json_string_value(note));
+        report_put_html(s, json_string_value(note));
         str_put(s, "</p>\n");
     }
 }
@@ -239,7 +251,7 @@ static void put_lines(str *s, const json_t *texts, const char *class)
     {
         if (i == 5) break; /* a region may have dozens of phrases */
         str_printf(s, "<p class=\"%s\">", class);
-        put_html(s, json_string_value(text));
+        report_put_html(s, json_string_value(text));
         str_put(s, "</p>");
     }
 }
@@ -257,7 +269,7 @@ static void put_picture(str *s, const json_t *item, size_t limit)
         str_put(s, "\">");
     } else {
         str_put(s, "<div class=\"none\">");
-        put_html(s, status == SCA_OK ? "no room for this photo" : sca_last_error());
+        report_put_html(s, status == SCA_OK ? "no room for this photo" : sca_last_error());
         str_put(s, "</div>");
     }
     str_free(&data);
@@ -303,15 +315,15 @@ static sca_status read_details(const char *dir, const char *name, json_t **out)
 }
 
 /* limit: bytes of the page up to which photos are put in. */
-static sca_status put_set(str *s, const char *dir, const json_t *set, size_t limit)
+sca_status report_put_set(str *s, const char *dir, const json_t *set, size_t limit)
 {
     json_t *details = NULL;
     TRY(read_details(dir, text_of(set, "name"), &details));
     const json_t *histograms = json_object_get(details, "histograms");
     str_put(s, "<h2>");
-    put_html(s, text_of(set, "name"));
+    report_put_html(s, text_of(set, "name"));
     str_put(s, "</h2>\n<p>");
-    put_html(s, text_of(set, "protocol"));
+    report_put_html(s, text_of(set, "protocol"));
     str_put(s, "; ");
     put_number_of(s, set, "regions", "region");
     str_put(s, ".</p>\n");
@@ -333,11 +345,10 @@ sca_status report_write(const char *dir, const json_t *root)
     char *path = path_join(dir, "report.html");
     sca_status status = path ? SCA_OK : mem_fail(strlen(dir), "a file name");
     put_head(&page, root);
-    put_table(&page, root);
+    report_put_table(&page, root);
     for (size_t i = 0; i < n && status == SCA_OK; i++)
-        status = put_set(&page, dir, json_array_get(sets, i), PAGE_BYTES / n * (i + 1));
-    str_put(&page,
-            "<p class=\"note\">Made by sca " SCA_VERSION ". Masks are red, boxes yellow.</p>\n</body>\n</html>\n");
+        status = report_put_set(&page, dir, json_array_get(sets, i), REPORT_BYTES / n * (i + 1));
+    report_end(&page);
     if (status == SCA_OK && page.failed) status = mem_fail(page.bytes, "the report");
     if (status == SCA_OK) status = file_write(path, page.data, page.bytes);
     mem_free(path);

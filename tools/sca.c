@@ -33,6 +33,15 @@ static const command commands[] = {
       "text to token ids and back, or a new vocabulary", TOKENS | RUN, run_tokenize,
       "Reads JSON Lines from standard input: {\"text\": ...} becomes {\"ids\": [...], \"decoded\": ...}.\n"
       "DIR needs only the tokenizer files.\n" },
+    { "train", "CONFIG [section.key=value]...", "pretraining and fine-tuning", RUN | SETTINGS, run_train,
+      "Everything goes to train.output: log.jsonl, checkpoint-N/ (a model directory; `last` leads to the newest), "
+      "report.html.\n"
+      "Started again after an interruption, the same command goes on from the newest checkpoint. SIGTERM and "
+      "SIGINT "
+      "end it\n"
+      "after saving. Under `mpirun -n N` each process takes its share of the batches.\n" },
+    { "plot", "RUN... [--to FILE.svg|FILE.png]", "loss, rate, gradient norm and evaluations of runs", PLOT,
+      run_plot, "RUN is the folder of a training run; several are drawn over each other.\n" },
     { "eval", "CONFIG [section.key=value]...", "captions of whole data sets, with scores and a report",
       RUN | SETTINGS, run_eval,
       "Runs again after an interruption, the same command goes on where it stopped. Under `mpirun -n N` the images "

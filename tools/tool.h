@@ -17,6 +17,15 @@ void message_progress_of(const char *beginning);
 int fail_now(void);                                        /* prints sca_last_error(); returns FAILED */
 int fail_usage(const char *format, ...) PRINTF_LIKE(1, 2); /* prints; returns USAGE                    */
 
+/* A line that is kept up to date: on a terminal in its place, shown at most five times a second; else a line of its own
+ * each time `always` is set. The last one has `end`: what is shown stays. */
+void message_line(const char *text, bool always, bool end);
+void put_seconds(char *out, size_t bytes, double s); /* "12 s", "5 min", "3.1 h" */
+
+/* ---- ranks (ranks.c) ------------------------------------------------------------------------------------- */
+
+sca_status ranks_join(void); /* sca_ranks_open where a launcher started several processes */
+
 /* ---- arguments (options.c) ------------------------------------------------------------------------------- */
 
 enum option_group { /* what a command takes, as a set */
@@ -31,7 +40,8 @@ enum option_group { /* what a command takes, as a set */
                     RUN = 256,
                     SCORE = 512,
                     PREPARE = 1024,
-                    SETTINGS = 2048 /* a configuration file and assignments */
+                    SETTINGS = 2048, /* a configuration file and assignments */
+                    PLOT = 4096
 };
 
 enum option_id {
@@ -62,6 +72,8 @@ void arguments_free(arguments *a);
 int arguments_config(const arguments *a, sca_config **out);
 /* The settings of the file that is the first operand, with the options and the other operands, section.key=value. */
 int arguments_config_file(const arguments *a, sca_config **out);
+/* METEOR's tables are found beside the program unless the settings say otherwise. */
+sca_status default_resources(sca_config *settings);
 /* USAGE and a message unless --model, or --sam and --lm, are given. */
 int arguments_need_model(const arguments *a);
 /* The options of these groups, one line each. */
@@ -151,6 +163,23 @@ extern const report_metric report_metrics[]; /* in the order of the published ta
  * everything it shows and stays below 5 MB. */
 sca_status report_write(const char *dir, const json_t *root);
 
+/* ---- curves (curves.c): of runs, from their log.jsonl and eval.jsonl ------------------------------------------------- */
+
+typedef struct curves curves;
+/* The runs' loss, learning rate, gradient norm and evaluations. A run without log.jsonl is an error. */
+sca_status curves_open(const char *const *runs, int n, curves **out);
+/* A picture by the ending of path, .svg or .png. */
+sca_status curves_save(const curves *c, const char *path);
+/* The same as SVG text. */
+sca_status curves_svg(const curves *c, str *svg);
+void curves_close(curves *c); /* accepts NULL */
+
+/* ---- a run's report (run_report.c) ------------------------------------------------------------------------- */
+
+/* Writes dir/report.html from the run's logs and the predictions of its latest evaluation. Everything is inside, below 5
+ * MB. */
+sca_status run_report_write(const char *dir);
+
 /* ---- thumbnails (thumb.c) ----------------------------------------------------------------------------------- */
 
 /* Appends a small JPEG of the photo as base64, with a mask in COCO's compressed run lengths (NULL: none) and a box. */
@@ -167,5 +196,7 @@ int run_tokenize(const arguments *a);
 int run_score(const arguments *a);
 int run_prepare(const arguments *a);
 int run_eval(const arguments *a);
+int run_train(const arguments *a);
+int run_plot(const arguments *a);
 
 #endif

@@ -147,6 +147,11 @@ void comm_note(comm *c, int rank, int64_t done) { __atomic_store_n(&c->done[rank
 
 int64_t comm_noted(const comm *c, int rank) { return __atomic_load_n(&c->done[rank], __ATOMIC_RELAXED); }
 
+sca_status comm_stopped(const comm *c)
+{
+    return c->stop && c->stop(c->stop_user) ? status_fail(SCA_ERR_STATE, "stopped as asked") : SCA_OK;
+}
+
 sca_status comm_heartbeat(comm *c, bool on)
 {
     TRY(usable(c));

@@ -32,8 +32,10 @@ struct comm {
     const comm_kind *kind;
     double patience_s; /* a rank without a sign of life for so long is taken for lost */
     bool failed;
-    int64_t *done; /* (size) what each rank last said with comm_alive */
-    void *impl;    /* of the kind */
+    int64_t *done;            /* (size) what each rank last said with comm_alive */
+    bool (*stop)(void *user); /* NULL, or whether long work shall be given up: comm_stopped */
+    void *stop_user;
+    void *impl; /* of the kind */
 };
 
 enum { COMM_PATIENCE_S = 600 };
@@ -61,6 +63,8 @@ void comm_alive(comm *c, int64_t done);
  * stopped or cut off. Every rank does so. A rank that falls silent is named in the log at once, and ends the next
  * exchange. Ends with comm_close, or when it is turned off. */
 sca_status comm_heartbeat(comm *c, bool on);
+/* SCA_ERR_STATE when this rank was asked to give its work up; the others learn of it as of a failure. */
+sca_status comm_stopped(const comm *c);
 /* What is known of all ranks' work. */
 int64_t comm_done(const comm *c);
 
