@@ -262,6 +262,10 @@ static void train_ops(op_table *ops)
     ops->embedding_bwd = cpu_embedding_bwd;
     ops->rope_bwd = cpu_rope_bwd;
     ops->attention_bwd = cpu_attention_bwd;
+    ops->image_pool_bwd = cpu_image_pool_bwd;
+    ops->image_update_bwd = cpu_image_update_bwd;
+    ops->conv_bwd = cpu_conv_bwd;
+    ops->conv_transpose_bwd = cpu_conv_transpose_bwd;
     ops->roi_align_bwd = cpu_roi_align_bwd;
     ops->dropout = cpu_dropout;
     ops->cross_entropy_bwd = cpu_cross_entropy_bwd;

@@ -425,10 +425,12 @@ static void conv_number(tensor dx, tensor dw, tensor x, tensor w, int64_t n, int
         for (int64_t j = 0; j < KW; j++) {
             int64_t h = oh * c.stride + i - c.pad, v = ow * c.stride + j - c.pad;
             if (h < 0 || h >= x.dim[1] || v < 0 || v >= x.dim[2]) continue;
+            const double *from = row3(x, n, h, v), *weight = row1(matrix(w), o);
+            double *to_x = maybe3(dx, n, h, v), *to_w = tensor_given(dw) ? row1(matrix(dw), o) : NULL;
             for (int64_t k = 0; k < w.dim[1]; k++) {
                 int64_t at = (k * KH + i) * KW + j;
-                if (tensor_given(dx)) row3(dx, n, h, v)[k] += g * row1(matrix(w), o)[at];
-                if (tensor_given(dw)) row1(matrix(dw), o)[at] += g * row3(x, n, h, v)[k];
+                if (to_x) to_x[k] += g * weight[at];
+                if (to_w) to_w[at] += g * from[k];
             }
         }
 }
