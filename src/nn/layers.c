@@ -128,6 +128,12 @@ void norm_bwd(const pass *p, const norm *m, tensor dx, tensor dy, const norm_kep
  */
 enum { MLP_ROWS = 1024 };
 
+/* Rows from..from+n; absent stays absent. */
+static tensor some_rows(tensor t, int64_t from, int64_t n)
+{
+    return tensor_given(t) ? tensor_slice(t, 0, from, n) : t;
+}
+
 static int64_t mlp_hidden(const mlp *m) { return m->up.in_out ? m->up.w.v.dim[1] : m->up.w.v.dim[0]; }
 
 void mlp_fwd(const pass *p, const mlp *m, tensor y, tensor x, tensor r, mlp_kept *k)
@@ -141,11 +147,11 @@ void mlp_fwd(const pass *p, const mlp *m, tensor y, tensor x, tensor r, mlp_kept
     tensor a = pass_2d(p, rows < MLP_ROWS ? rows : MLP_ROWS, hidden);
     for (int64_t i = 0; i < rows; i += MLP_ROWS) {
         int64_t n = rows - i < MLP_ROWS ? rows - i : MLP_ROWS;
-        tensor an = tensor_slice(a, 0, 0, n), rn = tensor_given(r) ? tensor_slice(r, 0, i, n) : r;
+        tensor an = tensor_slice(a, 0, 0, n);
         tensor hn = k ? tensor_slice(k->h, 0, i, n) : an;
         linear_fwd(p, &m->up, hn, tensor_slice(x, 0, i, n), k ? ACT_NONE : m->act, tensor_none());
         if (k) op_activation_fwd(p->d, an, hn, m->act);
-        linear_fwd(p, &m->down, tensor_slice(y, 0, i, n), an, ACT_NONE, rn);
+        linear_fwd(p, &m->down, tensor_slice(y, 0, i, n), an, ACT_NONE, some_rows(r, i, n));
     }
     arena_release(p->temp, mark);
 }
@@ -158,15 +164,11 @@ void mlp_bwd(const pass *p, const mlp *m, tensor dx, tensor dy, const mlp_kept *
     tensor da = pass_2d(p, most, hidden), a = again ? pass_2d(p, most, hidden) : tensor_none();
     for (int64_t i = 0; i < rows; i += MLP_ROWS) {
         int64_t n = rows - i < MLP_ROWS ? rows - i : MLP_ROWS;
-        tensor dan = tensor_slice(da, 0, 0, n), hn = tensor_slice(k->h, 0, i, n), an = a;
-        if (again) {
-            an = tensor_slice(a, 0, 0, n);
-            op_activation_fwd(p->d, an, hn, m->act);
-        }
+        tensor dan = tensor_slice(da, 0, 0, n), hn = tensor_slice(k->h, 0, i, n), an = some_rows(a, 0, n);
+        if (again) op_activation_fwd(p->d, an, hn, m->act);
         linear_bwd(p, &m->down, dan, tensor_slice(dy, 0, i, n), an, tensor_none());
         op_activation_bwd(p->d, dan, dan, hn, m->act);
-        linear_bwd(p, &m->up, tensor_given(dx) ? tensor_slice(dx, 0, i, n) : dx, dan, tensor_slice(k->x, 0, i, n),
-                   tensor_given(r) ? tensor_slice(r, 0, i, n) : r);
+        linear_bwd(p, &m->up, some_rows(dx, i, n), dan, some_rows(k->x, i, n), some_rows(r, i, n));
     }
     arena_release(p->temp, mark);
 }
