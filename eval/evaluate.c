@@ -167,12 +167,6 @@ static sca_status check_set(const eval_set *sets, size_t i)
             return status_fail(
                 SCA_ERR_ARGUMENT,
                 "data.eval.%zu and data.eval.%zu are both called '%s'; give one of them another name", k, i, name);
-    if (sets[i].c->eval_loss && dataset_recognition(sets[i].data))
-        return status_fail(
-            SCA_ERR_UNSUPPORTED,
-            "data.eval.%zu: eval.loss is for the task caption, this set has recognition; turn eval.loss "
-            "off",
-            i);
     return SCA_OK;
 }
 

@@ -136,7 +136,7 @@ static sca_status region_loss(work *w, size_t i, const int *ids, int L, token_su
                                (long long)V);
     float *logits = mem_alloc(bytes);
     if (!logits) return mem_fail(bytes, "logits");
-    sca_status status = scene_logits(w->s, &w->prompt[i], 1, ids, L, logits);
+    sca_status status = scene_logits(w->s, &w->prompt[i], 1, dataset_recognition(w->e->data), ids, L, logits);
     for (int64_t h = 0; h < heads && status == SCA_OK; h++)
         for (int k = 0; k < L; k++) add_row(logits + (h * (L + 1) + k) * V, V, ids[k], t);
     mem_free(logits);

@@ -412,7 +412,7 @@ static void check_logits(const photo *p)
         }
     float *got = mem_alloc((size_t)rows * (size_t)(L + 1) * (size_t)V * sizeof *got);
     float *want = expected(p->expected, "logits", w->count);
-    CHECK_OK(scene_logits(p->s, p->prompts, rows, ids, L, got));
+    CHECK_OK(scene_logits(p->s, p->prompts, rows, false, ids, L, got));
     bool fits = want && w->count == (int64_t)rows * (L + 1) * V;
     CHECKF(fits, "logits: %lld values, expected %lld", (long long)w->count, (long long)rows * (L + 1) * V);
     for (int i = 0; i < rows && fits; i++) { /* what follows a caption's end is masked there, and means nothing */

@@ -92,6 +92,7 @@ enum { REGIONS_AT_ONCE = 16 }; /* through decoder and mixer: each has image toke
 typedef struct group {         /* N regions with n sparse tokens each, all or none with a mask prompt */
     int N, n;
     bool masked;
+    bool recognition;            /* the task of given captions */
     int member[REGIONS_AT_ONCE]; /* indices into the caller's prompts */
 } group;
 

@@ -472,8 +472,9 @@ void region_result_free(region_result *r, int n);
 int scene_mask_side(const scene *s);
 
 /* Teacher forcing: logits (n*heads, L+1, V) float32 of the last L+1 positions for labels ids (n,L), right-padded by any
- * id; captions of the caption task. Caller's memory. */
-sca_status scene_logits(scene *s, const sca_prompt *regions, int n, const int *ids, int L, float *logits);
+ * id; for the caption task or recognition. Caller's memory. */
+sca_status scene_logits(scene *s, const sca_prompt *regions, int n, bool recognition, const int *ids, int L,
+                        float *logits);
 
 /* The encoder's output (g*g, C) of this scene, float32. Caller's memory. */
 sca_status scene_embedding(const scene *s, float *out);

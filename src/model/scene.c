@@ -521,7 +521,9 @@ static sca_status teach_run(const run *r, const scene *s, const group *g, const 
     if (ids) dev_put(p->d, list, ids, (size_t)L * sizeof *ids);
     dev_put(p->d, index, own, (size_t)(N * T) * sizeof *own);
     lm_embed(p, m, text, list);
-    if (t) op_copy(p->d, tensor_slice(h, 1, 0, t), tensor_expand(tensor_unsqueeze(task_rows(r, false), 0), 0, N));
+    if (t)
+        op_copy(p->d, tensor_slice(h, 1, 0, t),
+                tensor_expand(tensor_unsqueeze(task_rows(r, g->recognition), 0), 0, N));
     op_copy(p->d, tensor_slice(h, 1, t, q), soft);
     op_copy(p->d, tensor_slice(h, 1, t + q, L), tensor_expand(tensor_unsqueeze(text, 0), 0, N));
     lm_cache cache = lm_cache_new(p, m, N, T);
@@ -536,13 +538,18 @@ done:
     return status;
 }
 
-sca_status scene_logits(scene *s, const sca_prompt *regions, int n, const int *ids, int L, float *logits)
+sca_status scene_logits(scene *s, const sca_prompt *regions, int n, bool recognition, const int *ids, int L,
+                        float *logits)
 {
     model *m = s->m;
     int64_t rows = (int64_t)m->plan.mixer.heads * (L + 1) * m->sizes.lm.vocab;
     TRY(check_prompts(regions, n));
     for (int i = 0; i < n; i++) { /* one region at a time: only tests and scores of given texts come here */
-        group g = { .N = 1, .n = sparse_count(&regions[i]), .masked = regions[i].mask != NULL, .member = { i } };
+        group g = { .N = 1,
+                    .n = sparse_count(&regions[i]),
+                    .masked = regions[i].mask != NULL,
+                    .recognition = recognition,
+                    .member = { i } };
         arena a;
         run r;
         TRY(null_run(m, &a, &r));
