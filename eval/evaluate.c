@@ -12,7 +12,7 @@
 static const double SYNC_EVERY_S = 2;
 static const double PATIENCE_S = 1800; /* some regions of a large model on a slow machine */
 
-/* ---- what decides the results -------------------------------------------------------------------------------------- */
+/* ---- what decides the results -------------------------------------------------------------- */
 
 static uint64_t hash(uint64_t h, const void *data, size_t bytes)
 {
@@ -126,7 +126,7 @@ done:
     return status;
 }
 
-/* ---- the sets ------------------------------------------------------------------------------------------------------- */
+/* ---- the sets ------------------------------------------------------------------------------ */
 
 static sca_status check_settings(const model *m, const config *c)
 {
@@ -218,7 +218,7 @@ static sca_status sets_open(eval_set *sets, model *m, const config *c, comm *ran
     return SCA_OK;
 }
 
-/* ---- the work of one rank ------------------------------------------------------------------------------------------- */
+/* ---- the work of one rank ------------------------------------------------------------------ */
 
 typedef struct progress_state {
     eval_set *e;
@@ -328,7 +328,7 @@ done:
     return status;
 }
 
-/* ---- everything ------------------------------------------------------------------------------------------------------ */
+/* ---- everything ---------------------------------------------------------------------------- */
 
 static sca_status scores_head(const model *m, const config *c, json_t **out, json_t **entries)
 {

@@ -13,7 +13,7 @@ enum { REGIONS_MOST = 10000000 };
 
 static void part_name(char name[64], int rank) { snprintf(name, 64, PART_PREFIX "%d" PART_SUFFIX, rank); }
 
-/* ---- reading ------------------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 typedef struct names {
     str text; /* each with its closing 0 */
@@ -136,7 +136,7 @@ bool eval_parts_complete(const eval_parts *p, size_t image)
     return l->empty || (l->count > 0 && eval_parts_done(p, image) == l->count);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 sca_status eval_parts_open(const eval_set *e, const eval_parts *p, file_log **out)
 {

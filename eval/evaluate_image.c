@@ -22,7 +22,7 @@ typedef struct work { /* an image and its regions [first, first + n) */
     region_result result[EVAL_CHUNK];
 } work;
 
-/* ---- prompts (eval.md 3) -------------------------------------------------------------------------------------- */
+/* ---- prompts (eval.md 3) ------------------------------------------------------------------- */
 
 /* Two numbers in (0, 1) of one region. */
 static void draw(const work *w, size_t i, double u[2])
@@ -102,7 +102,7 @@ static sca_status make_prompts(work *w)
     return status;
 }
 
-/* ---- loss (model.md 9) ---------------------------------------------------------------------------------------- */
+/* ---- loss (model.md 9) --------------------------------------------------------------------- */
 
 typedef struct token_sums { /* of a region: -log p of its tokens, of all ids at their places, how many tokens */
     double own, all;
@@ -143,7 +143,7 @@ static sca_status region_loss(work *w, size_t i, const int *ids, int L, token_su
     return status;
 }
 
-/* ---- records -------------------------------------------------------------------------------------------------- */
+/* ---- records ------------------------------------------------------------------------------- */
 
 static void put_string(str *s, const char *key, const char *text)
 {
@@ -239,7 +239,7 @@ static sca_status put_region(work *w, size_t i, str *s)
     return s->failed ? mem_fail(s->bytes, "records") : SCA_OK;
 }
 
-/* ---- the image ------------------------------------------------------------------------------------------------ */
+/* ---- the image ----------------------------------------------------------------------------- */
 
 /* Regions [w->first, w->first + w->n). */
 static sca_status run_batch(work *w, str *lines)

@@ -10,7 +10,7 @@
 
 enum { GALLERY = 12, SCORE_BINS = 20, LENGTH_BINS = 21 };
 
-/* ---- the official format (eval.md 4): Python's json.dump with indent 4 ------------------------------------------ */
+/* ---- the official format (eval.md 4): Python's json.dump with indent 4 --------------------- */
 
 /* ASCII only: Python escapes the rest, above U+FFFF as two surrogates. */
 static void put_ascii(str *s, const char *text)
@@ -81,7 +81,7 @@ static void put_record(str *s, size_t number, const json_t *r, const json_t *ref
     str_printf(s, "\n%s}\n    }", at8);
 }
 
-/* ---- sums over the regions -------------------------------------------------------------------------------------- */
+/* ---- sums over the regions ----------------------------------------------------------------- */
 
 typedef struct totals {
     size_t regions, masks, loss_images;
@@ -115,7 +115,7 @@ static void end_image(totals *t)
     t->own = t->all = t->tokens = 0;
 }
 
-/* ---- writing both files ------------------------------------------------------------------------------------------ */
+/* ---- writing both files -------------------------------------------------------------------- */
 
 typedef struct writer {
     file_out *predictions, *scored;
@@ -197,7 +197,7 @@ done:
     return status;
 }
 
-/* ---- histograms and gallery: what a report shows ------------------------------------------------------------------ */
+/* ---- histograms and gallery: what a report shows ------------------------------------------- */
 
 static bool set_new(json_t *object, const char *key, json_t *value)
 {
@@ -327,7 +327,7 @@ static sca_status write_details(const eval_set *e, const eval_parts *p, const sc
     return status;
 }
 
-/* ---- scores ------------------------------------------------------------------------------------------------------- */
+/* ---- scores -------------------------------------------------------------------------------- */
 
 static json_t *lines_of(const char *text)
 {
@@ -386,7 +386,7 @@ done:
     return status;
 }
 
-/* ---- the set ------------------------------------------------------------------------------------------------------ */
+/* ---- the set ------------------------------------------------------------------------------- */
 
 /* Which file the regions are of: what tells data sets of one kind and split apart. Visual Genome is one data set;
  * RefCOCO, RefCOCO+ and RefCOCOg are told by their folders, as they all hold a refs(NAME).p. */

@@ -27,7 +27,7 @@ struct eval_masks {
     char *path, *maps; /* of the annotations; folder of the label maps or NULL */
 };
 
-/* ---- loading ---------------------------------------------------------------------------------------------------- */
+/* ---- loading ------------------------------------------------------------------------------- */
 
 static int by_id(const void *a, const void *b)
 {
@@ -64,7 +64,7 @@ static sca_status take_annotation(void *user, const char *key, int64_t index, js
     return there ? add_mask(m, json_integer_value(id), shape) : SCA_OK;
 }
 
-/* ---- RefCOCO: a region is a ref, its mask that of the annotation which the ref names ------------------------------ */
+/* ---- RefCOCO: a region is a ref, its mask that of the annotation which the ref names ------- */
 
 static int by_ref(const void *a, const void *b)
 {
@@ -102,7 +102,7 @@ static sca_status read_refs(eval_masks *m, const char *path)
     return status;
 }
 
-/* ---- panoptic segments ------------------------------------------------------------------------------------------ */
+/* ---- panoptic segments --------------------------------------------------------------------- */
 
 /* The label maps of X.json are in the folder X beside it. Without them there is no mask. */
 static sca_status find_maps(eval_masks *m)
@@ -139,7 +139,7 @@ static sca_status check_maps(const eval_masks *m)
     return SCA_OK;
 }
 
-/* ---- opening ---------------------------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------------- */
 
 static sca_status load(eval_masks *m, const dataset *d)
 {
@@ -185,7 +185,7 @@ void eval_masks_close(eval_masks *m)
     mem_free(m);
 }
 
-/* ---- one mask --------------------------------------------------------------------------------------------------- */
+/* ---- one mask ------------------------------------------------------------------------------ */
 
 /* The first ref of an id counts, as for the data set. */
 static bool annotation_of(const eval_masks *m, int64_t ref, int64_t *annotation)

@@ -25,7 +25,7 @@ typedef struct eval_set { /* one entry of data.eval; borrows the settings */
     size_t images;     /* of the set, at most eval.max_images */
 } eval_set;
 
-/* ---- part files (evaluate_files.c) ----------------------------------------------------------------------- */
+/* ---- part files (evaluate_files.c) --------------------------------------------------------- */
 
 typedef struct eval_line { /* a region's record in a mapped part file */
     const char *text;      /* NULL: not done */
@@ -56,7 +56,7 @@ bool eval_parts_complete(const eval_parts *p, size_t image);
 sca_status eval_parts_open(const eval_set *e, const eval_parts *p, file_log **out);
 sca_status eval_parts_remove(const char *dir);
 
-/* ---- annotated masks (evaluate_masks.c) -------------------------------------------------------------------- */
+/* ---- annotated masks (evaluate_masks.c) ---------------------------------------------------- */
 
 /* *out NULL: sets of this kind have none. */
 sca_status eval_masks_open(const dataset *d, eval_masks **out);
@@ -65,13 +65,13 @@ sca_status eval_masks_find(const eval_masks *m, int64_t image, int64_t region, i
                            mask_runs *out, bool *found);
 void eval_masks_close(eval_masks *m); /* accepts NULL */
 
-/* ---- one image (evaluate_image.c) -------------------------------------------------------------------------- */
+/* ---- one image (evaluate_image.c) ---------------------------------------------------------- */
 
 /* Evaluates the regions from `first` on and hands over the lines of each chunk. */
 typedef sca_status eval_chunk_fn(void *user, const str *lines);
 sca_status eval_image(eval_set *e, size_t image, size_t first, eval_chunk_fn *fn, void *user);
 
-/* ---- results (evaluate_join.c) ----------------------------------------------------------------------------- */
+/* ---- results (evaluate_join.c) ------------------------------------------------------------- */
 
 /* Writes predictions.json and scored.json from complete parts, scores them, and returns the set's entry in
  * scores.json (new reference). */

@@ -75,7 +75,7 @@ static sca_status grow(void *array, size_t size, size_t used, size_t *cap, const
     return SCA_OK;
 }
 
-/* ---- sets ---------------------------------------------------------------------------------------------- */
+/* ---- sets ---------------------------------------------------------------------------------- */
 
 static void set_add(unit_set *s, unsigned first, unsigned last)
 {
@@ -103,7 +103,7 @@ static sca_status set_intern(lexer *x, const unit_set *s, int *id)
     return SCA_OK;
 }
 
-/* ---- patterns to NFA ------------------------------------------------------------------------------------- */
+/* ---- patterns to NFA ----------------------------------------------------------------------- */
 
 typedef struct parser {
     lexer *x;
@@ -396,7 +396,7 @@ static sca_status compile_rule(lexer *x, unit_set *named, size_t i, int *start)
     return SCA_OK;
 }
 
-/* ---- classes of units that no set tells apart ---------------------------------------------------------------- */
+/* ---- classes of units that no set tells apart ---------------------------------------------- */
 
 typedef struct class_count {
     int members, inside, moved;
@@ -451,8 +451,7 @@ static sca_status classes_build(lexer *x)
     return SCA_OK;
 }
 
-/* ---- NFA to DFA ------------------------------------------------------------------------------------------------
- */
+/* ---- NFA to DFA ---------------------------------------------------------------------------- */
 
 static void closure_begin(lexer *x)
 {
@@ -577,8 +576,7 @@ static sca_status start_state(lexer *x, int node, int *id)
     return state_intern(x, closure_add(x, node, 0), id);
 }
 
-/* ---- open and close ---------------------------------------------------------------------------------------------
- */
+/* ---- open and close ------------------------------------------------------------------------ */
 
 static sca_status lexer_compile(lexer *x, unit_set *named, int *starts)
 {
@@ -650,8 +648,7 @@ void lexer_close(lexer *x)
     mem_free(x);
 }
 
-/* ---- matching
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- matching ------------------------------------------------------------------------------ */
 
 void lexer_begin(lexer *x)
 {

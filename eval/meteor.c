@@ -36,8 +36,7 @@ bool meteor_has_phrases(const meteor *m) { return m->data.has_phrases; }
 
 meteor_words *meteor_lend_words(meteor *m) { return &m->words; }
 
-/* ---- score of one record
- * ------------------------------------------------------------------------------------------- */
+/* ---- score of one record ------------------------------------------------------------------- */
 
 double meteor_value(const meteor_stats *s)
 {
@@ -59,8 +58,7 @@ double meteor_value(const meteor_stats *s)
     return score > 0 ? score : 0; /* also when undefined */
 }
 
-/* ---- texts
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- texts --------------------------------------------------------------------------------- */
 
 /* All captions of all items as numbers of words: hypothesis, references, hypothesis, ... */
 typedef struct numbered {
@@ -134,8 +132,7 @@ done:
     return status;
 }
 
-/* ---- items, spread over threads: every thread takes every n-th block, results go to their places
- * --------------------- */
+/* ---- items, spread over threads: every n-th block each, results go to their places -------- */
 
 typedef struct job {
     meteor *m;

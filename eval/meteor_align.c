@@ -48,8 +48,7 @@ struct meteor_aligner {
     size_t n_links, cap_links;
 };
 
-/* ---- room
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- room ---------------------------------------------------------------------------------- */
 
 static sca_status room(void *array, size_t size, size_t wanted, size_t *cap)
 {
@@ -87,8 +86,7 @@ static sca_status text_room(meteor_aligner *a)
     return SCA_OK;
 }
 
-/* ---- candidates
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- candidates ---------------------------------------------------------------------------- */
 
 static sca_status candidate(meteor_aligner *a, int stage, size_t r, size_t r_length, size_t t, size_t t_length)
 {
@@ -251,9 +249,7 @@ static sca_status candidates_find(meteor_aligner *a)
     return candidates_sort(a);
 }
 
-/* ---- search
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- search -------------------------------------------------------------------------------- */
 
 static size_t used_words(const meteor_aligner *a) { return (a->t.n + 63) / 64 + (a->r.n + 63) / 64; }
 static size_t r_bit(const meteor_aligner *a, size_t j) { return (a->t.n + 63) / 64 * 64 + j; }
@@ -388,9 +384,7 @@ static sca_status search(meteor_aligner *a)
     return SCA_OK;
 }
 
-/* ---- statistics
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* ---- statistics ---------------------------------------------------------------------------- */
 
 static int32_t function_words(const meteor_aligner *a, meteor_text text, int32_t at, int32_t n)
 {
@@ -444,9 +438,7 @@ sca_status meteor_align(meteor_aligner *a, meteor_text t, meteor_text r, meteor_
     return SCA_OK;
 }
 
-/* ---- open and close
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* ---- open and close ------------------------------------------------------------------------ */
 
 sca_status meteor_aligner_open(const meteor_words *w, meteor_aligner **out)
 {

@@ -44,8 +44,7 @@ static sca_status put_number(str *s, uint32_t x)
 static const uint32_t *numbers(const str *s) { return (const uint32_t *)(const void *)s->data; }
 static size_t n_numbers(const str *s) { return s->bytes / sizeof(uint32_t); }
 
-/* ---- text files ------------------------------------------------------------------------------------------------
- */
+/* ---- text files ---------------------------------------------------------------------------- */
 
 /* Called for every line, without its end; the text may be changed. */
 typedef sca_status line_fn(maker *m, char *line, size_t number);
@@ -137,8 +136,7 @@ static sca_status form_line(maker *m, char *line, size_t number)
     return SCA_OK;
 }
 
-/* ---- paraphrases
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- paraphrases --------------------------------------------------------------------------- */
 
 static size_t slot_of(const tree_slot *slots, size_t n, int32_t parent, int32_t word)
 {
@@ -283,8 +281,7 @@ done:
     return status;
 }
 
-/* ---- order
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- order --------------------------------------------------------------------------------- */
 
 typedef struct sort_word {
     const char *text;
@@ -341,8 +338,7 @@ static void nodes_number(maker *m, sort_node *keys)
     }
 }
 
-/* ---- writing
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 static void section_begin(maker *m, int index)
 {

@@ -5,7 +5,7 @@
 #include "eval/eval.h"
 #include "eval/words.h"
 
-/* ---- the data file (meteor_data.c; written by meteor_make.c) ----------------------------------------------------
+/* ---- the data file (meteor_data.c; written by meteor_make.c) --------------------------------
  *
  * A header, then sections, each aligned to 8 bytes; little endian. Word lists are sorted by bytes: the texts with
  * their closing 0, and the offset of each. Paraphrases are a tree: the path to a node spells a phrase A, the
@@ -68,8 +68,7 @@ void meteor_data_close(meteor_data *d);
 /* The index of a word, or -1. */
 int64_t word_list_find(const word_list *l, const char *word);
 
-/* ---- words (meteor_words.c)
- * ---------------------------------------------------------------------------------------- */
+/* ---- words (meteor_words.c) ---------------------------------------------------------------- */
 
 /* What is known of a distinct word. */
 typedef struct word_facts {
@@ -110,8 +109,7 @@ sca_status meteor_word(meteor_words *w, const char *word, size_t bytes, int32_t 
 /* A METEOR lends its words to SPICE. */
 meteor_words *meteor_lend_words(meteor *m);
 
-/* ---- aligner (meteor_align.c)
- * ------------------------------------------------------------------------------------------ */
+/* ---- aligner (meteor_align.c) -------------------------------------------------------------- */
 
 typedef struct meteor_aligner meteor_aligner; /* used by one thread at a time; many may share the words */
 sca_status meteor_aligner_open(const meteor_words *w, meteor_aligner **out);

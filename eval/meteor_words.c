@@ -5,8 +5,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-/* ---- classes of characters (metrics.md 6.3)
- * ------------------------------------------------------------------------ */
+/* ---- classes of characters (metrics.md 6.3) ------------------------------------------------ */
 
 enum { HELD_DOT = -'.' }; /* a dot of an ellipsis, exempt from the rules for dots */
 
@@ -38,8 +37,7 @@ static bool is_special(int32_t c)
 /* A word ends here: space, tab, LF, CR, FF; not VT. */
 static bool ends_word(int32_t c) { return is_blank(c) && c != '\v'; }
 
-/* ---- passes: from w->code to w->spare and back
- * ------------------------------------------------------------------------ */
+/* ---- passes: from w->code to w->spare and back --------------------------------------------- */
 
 /* No pass makes a text longer than three times its length; only few passes can. */
 static sca_status code_room(meteor_words *w, size_t n)
@@ -151,8 +149,7 @@ static sca_status passes(meteor_words *w, size_t *n)
     return pass(w, n, is_digit, '\'', is_s, " '");
 }
 
-/* ---- step 9: dots at the end of words
- * ------------------------------------------------------------------------------------ */
+/* ---- step 9: dots at the end of words ------------------------------------------------------ */
 
 static bool is_listed(const meteor_words *w, meteor_list list, const int32_t *word, size_t n)
 {
@@ -203,9 +200,7 @@ static void dots(meteor_words *w, size_t *n)
     *n = out;
 }
 
-/* ---- step 10
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- step 10 ------------------------------------------------------------------------------- */
 
 static bool is_space(int32_t c)
 {
@@ -249,9 +244,7 @@ sca_status meteor_normalise(meteor_words *w, const char *text, const char **line
     return SCA_OK;
 }
 
-/* ---- synonyms
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* ---- synonyms ------------------------------------------------------------------------------ */
 
 static sca_status synsets_put(meteor_words *w, int64_t index)
 {
@@ -327,9 +320,7 @@ sca_status meteor_synsets(meteor_words *w, const char *word, uint32_t *first, ui
     return SCA_OK;
 }
 
-/* ---- words
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- words --------------------------------------------------------------------------------- */
 
 static sca_status facts_fill(meteor_words *w, const char *word, word_facts *f)
 {

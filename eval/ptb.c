@@ -5,7 +5,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-/* ---- sets of units ------------------------------------------------------------------------------------- */
+/* ---- sets of units ------------------------------------------------------------------------- */
 
 static bool is_letter(int32_t unit)
 {
@@ -61,7 +61,7 @@ static const lex_set sets[] = {
     { "symbol", RANGES(symbol_ranges), NULL },
 };
 
-/* ---- macros -------------------------------------------------------------------------------------------- */
+/* ---- macros -------------------------------------------------------------------------------- */
 
 #define X_SET " \\t\\n\\u000C\\r\"<>|" /* never inside an address */
 #define ADDRESS_END "[^" X_SET ".!?(){},-]"
@@ -133,7 +133,7 @@ static const lex_macro macros[] = {
     { "joined", "[A-Z]+(([+&]|&amp;)[A-Z]+)+" },
 };
 
-/* ---- rules: order is priority ------------------------------------------------------------------------------ */
+/* ---- rules: order is priority -------------------------------------------------------------- */
 
 typedef enum action {
     KEEP,
@@ -264,7 +264,7 @@ static const ptb_rule rules[] = {
 };
 enum { N_RULES = LENGTH(rules) };
 
-/* ---- tokens -------------------------------------------------------------------------------------------------- */
+/* ---- tokens -------------------------------------------------------------------------------- */
 
 struct ptb {
     lex_rule rules[N_RULES];
@@ -360,7 +360,7 @@ static sca_status token_units(ptb *p, size_t at, size_t end)
     return SCA_OK;
 }
 
-/* ---- actions ------------------------------------------------------------------------------------------------- */
+/* ---- actions ------------------------------------------------------------------------------- */
 
 typedef struct rewrite {
     int32_t code;
@@ -464,8 +464,7 @@ static sca_status token_act(ptb *p, const ptb_rule *rule)
     }
 }
 
-/* ---- lines ------------------------------------------------------------------------------------------------------
- */
+/* ---- lines --------------------------------------------------------------------------------- */
 
 static bool is_cased(int32_t code) { return utf8proc_tolower(code) != code || utf8proc_toupper(code) != code; }
 

@@ -43,8 +43,7 @@ static sca_status grow(void *array, size_t size, size_t wanted, size_t *cap)
     return SCA_OK;
 }
 
-/* ---- reading
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 static sca_status document_begin(tags *t)
 {
@@ -187,8 +186,7 @@ void tags_close(tags *t)
     mem_free(t);
 }
 
-/* ---- the documents of an item
- * ------------------------------------------------------------------------------------------ */
+/* ---- the documents of an item -------------------------------------------------------------- */
 
 static sca_status find_text(const tags *t, str *text, document *out)
 {
@@ -224,9 +222,7 @@ static sca_status item_documents(const tags *t, const eval_item *items, size_t i
     return status;
 }
 
-/* ---- recall
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* ---- recall -------------------------------------------------------------------------------- */
 
 static bool first_of_class(const tags *t, document d, size_t i, word_class class)
 {

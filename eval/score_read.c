@@ -4,8 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- sets
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- sets ---------------------------------------------------------------------------------- */
 
 sca_status score_set_new(ptb_version tokenizer, score_set **out)
 {
@@ -78,8 +77,7 @@ sca_status score_set_add(score_set *s, json_t *id, const char *hyp, const char *
     return SCA_OK;
 }
 
-/* ---- lists and lines
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- lists and lines ----------------------------------------------------------------------- */
 
 typedef struct line_reader {
     const char *path;
@@ -123,8 +121,7 @@ sca_status score_each(const char *path, json_item_fn *fn, void *user)
     return lines ? status : json_stream(path, fn, user);
 }
 
-/* ---- inference records
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- inference records --------------------------------------------------------------------- */
 
 typedef struct reader {
     const score_options *o;
@@ -323,9 +320,7 @@ static sca_status drop_several(reader *r)
     return SCA_OK;
 }
 
-/* ---- COCO
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- COCO ---------------------------------------------------------------------------------- */
 
 static sca_status image_of(reader *r, json_t *id, const char *file, int32_t *at)
 {
@@ -433,9 +428,7 @@ static sca_status coco_items(reader *r)
     return status;
 }
 
-/* ---- both
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- both ---------------------------------------------------------------------------------- */
 
 static sca_status first_record(reader *r, const json_t *record)
 {

@@ -42,8 +42,7 @@ void spice_clear(spice *s, spice_graph *hyp, spice_graph *ref)
     ref->n_nodes = ref->n_attributes = ref->n_edges = 0;
 }
 
-/* ---- concepts: sets of words and of synsets
- * --------------------------------------------------------------------------- */
+/* ---- concepts: sets of words and of synsets ------------------------------------------------ */
 
 /* Inserts x into the ascending list that begins at `first` and ends at s->n_lasting. */
 static sca_status lasting_insert(spice *s, size_t first, uint32_t x)
@@ -184,8 +183,7 @@ static sca_status unite(spice *s, concept *a, const concept *b)
     return unite_lists(s, &a->synsets, &a->n_synsets, b->synsets, b->n_synsets);
 }
 
-/* ---- tuples into a graph
- * ------------------------------------------------------------------------------------------------ */
+/* ---- tuples into a graph ------------------------------------------------------------------- */
 
 /* The node for an object: an equal one, else the most similar one, which absorbs it (the first on ties), else new.
  */
@@ -247,9 +245,7 @@ sca_status spice_add(spice *s, spice_graph *g, spice_tuples tuples)
     return SCA_OK;
 }
 
-/* ---- matching
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- matching ------------------------------------------------------------------------------ */
 
 /* near[i * ref nodes + k]: node i of hyp is similar to node k of ref. */
 static void match_nodes(const spice *s, const spice_graph *hyp, const spice_graph *ref, bool *near)

@@ -11,8 +11,7 @@
 
 extern char **environ;
 
-/* ---- tuples
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- tuples -------------------------------------------------------------------------------- */
 
 typedef struct tuple_file {
     const char *path;
@@ -139,8 +138,7 @@ sca_status spice_from_file(meteor *m, const char *path, const spice_texts *t, do
     return status;
 }
 
-/* ---- a program: SPICE 1.0 and whatever takes the same arguments
- * -------------------------------------------------------- */
+/* ---- a program: SPICE 1.0 and whatever takes the same arguments ---------------------------- */
 
 static sca_status write_input(const char *path, const spice_texts *t)
 {

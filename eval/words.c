@@ -38,7 +38,7 @@ void texts_free(texts *t)
     *t = (texts){ 0 };
 }
 
-/* ---- vocabulary --------------------------------------------------------------------------------------------- */
+/* ---- vocabulary ---------------------------------------------------------------------------- */
 
 uint64_t words_hash(const char *text, size_t bytes)
 {
@@ -101,7 +101,7 @@ void lexicon_free(lexicon *v)
     *v = (lexicon){ 0 };
 }
 
-/* ---- splitting ---------------------------------------------------------------------------------------------- */
+/* ---- splitting ----------------------------------------------------------------------------- */
 
 /* The length of the white space character at p, as Python's str.split sees it; 0 when it is none. */
 static size_t space_length(const char *p)

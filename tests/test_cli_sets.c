@@ -35,7 +35,7 @@ static void folders(void)
     }
 }
 
-/* ---- Visual Genome in its three forms ----------------------------------------------------------------------------- */
+/* ---- Visual Genome in its three forms ------------------------------------------------------ */
 
 #define PLACE "https://cs.stanford.edu/people/rak248/"
 #define REGION(id, image, phrase, x, y, w, h)                                                                      \
@@ -83,7 +83,7 @@ static void visual_genome(void)
                                                                                                         "the head") "]}");
 }
 
-/* ---- RefCOCO: a pickle as Python's protocol 0 writes it ------------------------------------------------------------- */
+/* ---- RefCOCO: a pickle as Python's protocol 0 writes it ------------------------------------ */
 
 static void put_ref(str *s, int id, int annotation, const char *split, const char *sentence)
 {
@@ -117,7 +117,7 @@ static void refcoco(const char *folder, const char *refs, const char *split)
         "\"segmentation\": []}]}");
 }
 
-/* ---- COCO's panoptic segments, with a label map -------------------------------------------------------------------- */
+/* ---- COCO's panoptic segments, with a label map -------------------------------------------- */
 
 /* Left half: segment 70000, right half: 300. */
 static void put_map(const char *name)
@@ -145,7 +145,7 @@ static void panoptic(bool maps)
     put_map(CLI_DIR "/coco/panoptic_val2017/000000000139.png");
 }
 
-/* ---- looking at results ---------------------------------------------------------------------------------------------- */
+/* ---- looking at results -------------------------------------------------------------------- */
 
 static double score_of(const json_t *set, const char *key)
 {
@@ -236,7 +236,7 @@ static void make_all(void)
     put("eval.yaml", settings);
 }
 
-/* ---- tests ------------------------------------------------------------------------------------------------------------ */
+/* ---- tests --------------------------------------------------------------------------------- */
 
 static void all_protocols_in_one_table(void)
 {

@@ -26,7 +26,7 @@ static bool have_shared(void)
     return false;
 }
 
-/* ---- one run -------------------------------------------------------------------------------------------------- */
+/* ---- one run ------------------------------------------------------------------------------- */
 
 static sca_status set(sca_config *c, const char *format, ...)
 {
@@ -71,7 +71,7 @@ done:
     return status;
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------ */
+/* ---- files --------------------------------------------------------------------------------- */
 
 static void wipe(const char *dir)
 {
@@ -114,7 +114,7 @@ static bool has_parts(const char *dir)
     return found;
 }
 
-/* ---- the official trainer's files -------------------------------------------------------------------------------- */
+/* ---- the official trainer's files ---------------------------------------------------------- */
 
 static void check_record(const json_t *want, const json_t *got, size_t i)
 {
@@ -227,7 +227,7 @@ static void official_predictions(void)
         }
 }
 
-/* ---- the other classes, with one to three captions of each region ------------------------------------------------------ */
+/* ---- the other classes, with one to three captions of each region -------------------------- */
 
 /* The photo and regions of a golden case as a set; the case is returned. */
 static json_t *case_set(const char *name)
@@ -308,7 +308,7 @@ static void every_class(void)
     CHECK_FAILS(evaluate("", 1, WORK "/heads", two, NULL), SCA_ERR_UNSUPPORTED, "2 captions of a region");
 }
 
-/* ---- interrupted, shared out ---------------------------------------------------------------------------------------- */
+/* ---- interrupted, shared out --------------------------------------------------------------- */
 
 static const char *self;
 
@@ -410,7 +410,7 @@ static void ranks_give_the_same(void)
     same_results(whole, WORK "/mixed");
 }
 
-/* ---- prompts, sampling, other sets ---------------------------------------------------------------------------------- */
+/* ---- prompts, sampling, other sets --------------------------------------------------------- */
 
 static void point_prompts(void)
 {
@@ -455,7 +455,7 @@ static void several_sets(void)
     json_decref(scores);
 }
 
-/* ---- recognition ---------------------------------------------------------------------------------------------------- */
+/* ---- recognition --------------------------------------------------------------------------- */
 
 /* The golden model with the rows of its two tasks exchanged. */
 static void swap_tasks(const char *dir)
@@ -505,7 +505,7 @@ static void recognition(void)
     json_decref(scores);
 }
 
-/* ---- bad input ------------------------------------------------------------------------------------------------------- */
+/* ---- bad input ----------------------------------------------------------------------------- */
 
 static void bad_input(void)
 {
@@ -557,7 +557,7 @@ static void other_settings_are_not_mixed(void)
     CHECK_OK(evaluate("gpt2-tiny", 1, WORK "/other", more, NULL));
 }
 
-/* ---- failures ---------------------------------------------------------------------------------------------------------- */
+/* ---- failures ------------------------------------------------------------------------------ */
 
 /* Every file operation of a run fails once, then every some-th allocation; each time the work goes on in what the failed
  * run left behind. In the end the files are those of a run without failures. */
@@ -598,7 +598,7 @@ static void failures_spoil_nothing(void)
     sca_config_close(c);
 }
 
-/* ---- a rank ---------------------------------------------------------------------------------------------------------- */
+/* ---- a rank -------------------------------------------------------------------------------- */
 
 static int be_run(char **argv)
 {

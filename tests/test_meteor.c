@@ -176,7 +176,7 @@ static void long_captions(void)
     str_free(&ref);
 }
 
-/* ---- with the whole data file ------------------------------------------------------------------------ */
+/* ---- with the whole data file -------------------------------------------------------------- */
 
 static void reference_set(void)
 {
@@ -231,7 +231,7 @@ static void published(void)
     meteor_close(m);
 }
 
-/* ---- bad input, injected failures -------------------------------------------------------------------- */
+/* ---- bad input, injected failures ---------------------------------------------------------- */
 
 static void broken_files(void)
 {

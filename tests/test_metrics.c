@@ -11,7 +11,7 @@ static json_t *cases;
 
 static bool near(double x, double expected) { return fabs(x - expected) <= 1e-9; }
 
-/* ---- tokeniser --------------------------------------------------------------------------------------- */
+/* ---- tokeniser ----------------------------------------------------------------------------- */
 
 static const char **text_array(const json_t *array)
 {
@@ -137,7 +137,7 @@ static void tokenizer_hostile(void)
     ptb_close(p);
 }
 
-/* ---- BLEU, ROUGE-L, CIDEr ---------------------------------------------------------------------------- */
+/* ---- BLEU, ROUGE-L, CIDEr ------------------------------------------------------------------ */
 
 typedef struct set {
     eval_item *items;
@@ -227,7 +227,7 @@ static void caption_cases(void)
     }
 }
 
-/* ---- the shared reference set: 432 items ------------------------------------------------------------- */
+/* ---- the shared reference set: 432 items --------------------------------------------------- */
 
 /* Tokens of the captions file by our tokeniser, compared and scored. */
 static void check_profile(const char *profile, const json_t *expected, const json_t *records, ptb_version version)
@@ -304,7 +304,7 @@ static void reference_set(void)
     json_decref(records);
 }
 
-/* ---- injected failures ------------------------------------------------------------------------------- */
+/* ---- injected failures --------------------------------------------------------------------- */
 
 static sca_status score_all(const eval_item *items, size_t n)
 {

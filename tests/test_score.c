@@ -38,7 +38,7 @@ static void check_value(const json_t *object, const char *key, double want, doub
            "%s is %.17g, expected %.17g", key, json_number_value(found), want);
 }
 
-/* ---- small files ------------------------------------------------------------------------------------- */
+/* ---- small files --------------------------------------------------------------------------- */
 
 static void several_candidates(void)
 {
@@ -156,7 +156,7 @@ static void text_and_markdown(void)
     str_free(&notes);
 }
 
-/* ---- SPICE and recall by way of files ---------------------------------------------------------------- */
+/* ---- SPICE and recall by way of files ------------------------------------------------------ */
 
 static void spice_and_tags(void)
 {
@@ -218,7 +218,7 @@ static void spice_tuples_file(void)
     str_free(&notes);
 }
 
-/* ---- bad input --------------------------------------------------------------------------------------- */
+/* ---- bad input ----------------------------------------------------------------------------- */
 
 #define SCORED(n) "\"logits\": {\"iou_scores\": [" n "]}"
 
@@ -329,7 +329,7 @@ static void failures(void)
         }
 }
 
-/* ---- the shared reference set ------------------------------------------------------------------------ */
+/* ---- the shared reference set -------------------------------------------------------------- */
 
 static void check_corpus(const json_t *found, const json_t *want, bool whole)
 {

@@ -99,7 +99,7 @@ static void graphs(void)
     meteor_close(m);
 }
 
-/* ---- the graphs that SPICE printed for the shared set ------------------------------------------------ */
+/* ---- the graphs that SPICE printed for the shared set -------------------------------------- */
 
 /* Tuples of length 1, then 2, then 3; expected: their truth values in that order. */
 static spice_tuples printed_tuples(const json_t *list, spice_tuple *room, bool *expected)
@@ -169,7 +169,7 @@ static void reference_set(void)
     json_decref(scores);
 }
 
-/* ---- recall ------------------------------------------------------------------------------------------ */
+/* ---- recall -------------------------------------------------------------------------------- */
 
 static const char *const recall_refs[] = { "a Dog runs", "two dogs run", "red" };
 static const eval_item recall_items[] = { { "the Dog and a man runs", recall_refs, 2 },
@@ -233,7 +233,7 @@ static void recall_errors(void)
     }
 }
 
-/* ---- injected failures ------------------------------------------------------------------------------- */
+/* ---- injected failures --------------------------------------------------------------------- */
 
 static sca_status score_both(meteor *m)
 {

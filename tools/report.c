@@ -37,7 +37,7 @@ static const char *text_of(const json_t *object, const char *key)
     return text ? text : "";
 }
 
-/* ---- head ------------------------------------------------------------------------------------------------------- */
+/* ---- head ---------------------------------------------------------------------------------- */
 
 static const char page_head[] =
     "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
@@ -95,7 +95,7 @@ static void put_head(str *s, const json_t *root)
                json_number_value(json_object_get(g, "temperature")));
 }
 
-/* ---- scores ----------------------------------------------------------------------------------------------------- */
+/* ---- scores -------------------------------------------------------------------------------- */
 
 /* The next published row for what was evaluated; they are all of captions. */
 static const published_row *next_row(const json_t *set, size_t *at)
@@ -213,7 +213,7 @@ static void put_notes(str *s, const json_t *set)
     }
 }
 
-/* ---- histograms ------------------------------------------------------------------------------------------------- */
+/* ---- histograms ---------------------------------------------------------------------------- */
 
 static void put_histogram(str *s, const json_t *bins, double step, const char *what)
 {
@@ -241,7 +241,7 @@ static void put_histogram(str *s, const json_t *bins, double step, const char *w
     str_printf(s, "</svg><figcaption>%s</figcaption></figure>\n", what);
 }
 
-/* ---- gallery ---------------------------------------------------------------------------------------------------- */
+/* ---- gallery ------------------------------------------------------------------------------- */
 
 static void put_lines(str *s, const json_t *texts, const char *class)
 {
@@ -303,7 +303,7 @@ static void put_gallery(str *s, const json_t *items, size_t limit)
     }
 }
 
-/* ---- the page --------------------------------------------------------------------------------------------------- */
+/* ---- the page ------------------------------------------------------------------------------ */
 
 static sca_status read_details(const char *dir, const char *name, json_t **out)
 {
