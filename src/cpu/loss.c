@@ -2,7 +2,6 @@
 #include "cpu/cpu.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct logits {
@@ -84,39 +83,65 @@ void cpu_topk_fwd(dev *d, tensor value, tensor index, tensor x)
 
 /* ---- sampling ------------------------------------------------------------------------------------------------ */
 
-typedef struct choice {
-    double weight; /* exp of the scaled logit, relative to the best */
-    int32_t index;
-} choice;
+/* The ids of a row as a heap, the best on top: only as many are taken as the cut needs. */
+typedef struct ranking {
+    const double *weight;
+    int32_t *id;
+    int64_t n;
+} ranking;
 
-static int best_first(const void *a, const void *b)
+static bool better(const ranking *r, int32_t a, int32_t b)
 {
-    const choice *x = a, *y = b;
-    if (x->weight != y->weight) return x->weight > y->weight ? -1 : 1;
-    return x->index < y->index ? -1 : 1;
+    return r->weight[a] > r->weight[b] || (r->weight[a] == r->weight[b] && a < b);
 }
 
-static int index_first(const void *a, const void *b)
+static void sink(ranking *r, int64_t at)
 {
-    return ((const choice *)a)->index < ((const choice *)b)->index ? -1 : 1;
-}
-
-/* How many of the best ones stay: those that tie with the last of the top_k too. */
-static int64_t cut(choice *c, int64_t V, sample_options o)
-{
-    int64_t keep = o.top_k > 0 ? min64(o.top_k, V) : V;
-    if (keep == V && o.top_p >= 1.0f) return V;
-    qsort(c, (size_t)V, sizeof *c, best_first);
-    while (keep < V && c[keep].weight == c[keep - 1].weight) keep++;
-    if (o.top_p < 1.0f) {
-        double total = 0.0, sum = 0.0;
-        for (int64_t i = 0; i < keep; i++) total += c[i].weight;
-        int64_t n = 0;
-        while (n < keep && sum < (double)o.top_p * total) sum += c[n++].weight;
-        keep = max64(n, 1);
+    int32_t id = r->id[at];
+    for (int64_t below; (below = 2 * at + 1) < r->n; at = below) {
+        if (below + 1 < r->n && better(r, r->id[below + 1], r->id[below])) below++;
+        if (!better(r, r->id[below], id)) break;
+        r->id[at] = r->id[below];
     }
-    qsort(c, (size_t)keep, sizeof *c, index_first);
-    return keep;
+    r->id[at] = id;
+}
+
+static ranking ranked(const double *weight, int64_t V, int32_t *id)
+{
+    ranking r = { weight, id, V };
+    for (int64_t i = 0; i < V; i++) id[i] = (int32_t)i;
+    for (int64_t i = V / 2 - 1; i >= 0; i--) sink(&r, i);
+    return r;
+}
+
+static int32_t take_best(ranking *r)
+{
+    int32_t best = r->id[0];
+    r->id[0] = r->id[--r->n];
+    if (r->n) sink(r, 0);
+    return best;
+}
+
+/* Leaves 0 of the weights that top_k and top_p cut off; those that tie with the last of the top_k stay. */
+static void cut(double *weight, int64_t V, sample_options o, int32_t *id)
+{
+    if (o.top_k > 0 && o.top_k < V) {
+        ranking r = ranked(weight, V, id);
+        int32_t last = 0;
+        for (int k = 0; k < o.top_k; k++) last = take_best(&r);
+        double least = weight[last];
+        for (int64_t i = 0; i < V; i++)
+            if (weight[i] < least) weight[i] = 0.0;
+    }
+    if (o.top_p >= 1.0f) return;
+    double total = 0.0, sum = 0.0;
+    for (int64_t i = 0; i < V; i++) total += weight[i];
+    ranking r = ranked(weight, V, id);
+    int32_t last = take_best(&r);
+    for (sum = weight[last]; r.n && sum < (double)o.top_p * total; sum += weight[last]) last = take_best(&r);
+    double least = weight[last];
+    for (int64_t i = 0; i < V; i++)
+        if (weight[i] < least || (weight[i] == least && i > last)) weight[i] = 0.0;
 }
 
 static void sample_task(void *context, int64_t r, int thread)
@@ -124,18 +149,17 @@ static void sample_task(void *context, int64_t r, int thread)
     const logits *p = context;
     const float *x = row(p, r);
     int64_t V = p->x.dim[1];
-    choice *c = cpu_scratch_of(p->c, thread);
+    double *weight = cpu_scratch_of(p->c, thread); /* exp of the scaled logits, relative to the best */
     double most = (double)p->c->kernels->max(x, V), total = 0.0, sum = 0.0;
-    for (int64_t i = 0; i < V; i++)
-        c[i] = (choice){ exp(((double)x[i] - most) / (double)p->sample.temperature), (int32_t)i };
-    int64_t keep = cut(c, V, p->sample);
+    for (int64_t i = 0; i < V; i++) weight[i] = exp(((double)x[i] - most) / (double)p->sample.temperature);
+    cut(weight, V, p->sample, (int32_t *)(weight + V));
     int32_t pick = 0;
-    for (int64_t i = 0; i < keep; i++) total += c[i].weight;
+    for (int64_t i = 0; i < V; i++) total += weight[i];
     double goal = (double)((const float *)p->other.data)[r] * total;
-    for (int64_t i = 0; i < keep && !(sum > goal); i++) {
-        if (!(c[i].weight > 0.0)) continue;
-        pick = c[i].index; /* rounding may leave the sum short of u: then the last one */
-        sum += c[i].weight;
+    for (int64_t i = 0; i < V && !(sum > goal); i++) {
+        if (!(weight[i] > 0.0)) continue;
+        pick = (int32_t)i; /* rounding may leave the sum short of u: then the last one */
+        sum += weight[i];
     }
     ((int32_t *)p->index.data)[r] = pick;
 }
@@ -143,7 +167,7 @@ static void sample_task(void *context, int64_t r, int thread)
 void cpu_sample_fwd(dev *d, tensor index, tensor x, tensor u, sample_options o)
 {
     logits p = { .c = cpu_of(d), .x = x, .index = index, .other = u, .sample = o };
-    if (!cpu_scratch(d, (size_t)x.dim[1] * sizeof(choice), 0)) return;
+    if (!cpu_scratch(d, (size_t)x.dim[1] * (sizeof(double) + sizeof(int32_t)), 0)) return;
     cpu_parallel(p.c, x.dim[0], sample_task, &p);
 }
 

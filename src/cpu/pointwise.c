@@ -223,21 +223,30 @@ void cpu_rope_fwd(dev *d, tensor y, tensor x, rope_options o) { rotate(d, y, x, 
 
 void cpu_rope_bwd(dev *d, tensor dx, tensor dy, rope_options o) { rotate(d, dx, dy, o, -1.0f); }
 
-void cpu_fourier_fwd(dev *d, tensor y, tensor c, tensor g)
+typedef struct fourier {
+    tensor y, c, g;
+} fourier;
+
+static void fourier_task(void *context, int64_t r, int thread)
 {
     const double turn = 6.283185307179586;
-    int64_t F = g.dim[1];
-    const float *gx = g.data, *gy = gx + g.stride[0];
-    (void)d;
-    for (int64_t r = 0; r < y.dim[0]; r++) {
-        const float *at = (const float *)c.data + r * c.stride[0];
-        float *row = (float *)y.data + r * y.stride[0];
-        for (int64_t f = 0; f < F; f++) {
-            double p = turn * ((double)at[0] * (double)gx[f] + (double)at[1] * (double)gy[f]);
-            row[f] = (float)sin(p);
-            row[F + f] = (float)cos(p);
-        }
+    const fourier *p = context;
+    int64_t F = p->g.dim[1];
+    const float *gx = p->g.data, *gy = gx + p->g.stride[0];
+    const float *at = (const float *)p->c.data + r * p->c.stride[0];
+    float *row = (float *)p->y.data + r * p->y.stride[0];
+    (void)thread;
+    for (int64_t f = 0; f < F; f++) {
+        double angle = turn * ((double)at[0] * (double)gx[f] + (double)at[1] * (double)gy[f]);
+        row[f] = (float)sin(angle);
+        row[F + f] = (float)cos(angle);
     }
+}
+
+void cpu_fourier_fwd(dev *d, tensor y, tensor c, tensor g)
+{
+    fourier p = { y, c, g };
+    cpu_parallel(cpu_of(d), y.dim[0], fourier_task, &p);
 }
 
 /* ---- masks
