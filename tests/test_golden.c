@@ -283,6 +283,7 @@ static void check_decoder(photo *p)
         mixer_input in = out.to_mixer;
         if (g.N == p->n) compare_tensor(p, "sam_tokens_out", in.fused);
         compare_rows(p, "sam_image_out_prompt0", tensor_at(in.x, 0), 64, 8);
+        if (m->net.mixer.rule->roi) break; /* no mixer */
         tensor all = pass_3d(&r.p, g.N, mixer_token_count(&m->net.mixer, &in), c->sam.channels), y = in.x;
         if (m->net.mixer.rule->raw) in.x = tensor_expand(tensor_unsqueeze(p->s->base, 0), 0, g.N);
         mixer_tokens_fwd(&r.p, &m->net.mixer, all, y, &in, m->pe, NULL);
@@ -485,6 +486,10 @@ static void variant_direct_v2(void) { check_variant("base_sca_direct_decoding_v2
 static void variant_split_mixer(void) { check_variant("base_sca_multitask_split_mixer"); }
 static void variant_two_heads(void) { check_variant("base_sca_multitask_v2_heads2"); }
 
+static void variant_roi_pool(void) { check_variant("base_sca_multitask_roi_pool"); }
+static void variant_roi_pool_mlp(void) { check_variant("base_sca_multitask_roi_pool_mlp"); }
+static void variant_roi_pool_norm(void) { check_variant("base_sca_multitask_roi_pool_prenorm"); }
+
 static void own_copy(void) { check_copy("gpt2-tiny", "11813", true); }
 static void gpt2_tiny_first(void) { check_photo("gpt2-tiny", "9"); }
 static void gpt2_tiny_second(void) { check_photo("gpt2-tiny", "2299"); }
@@ -651,6 +656,9 @@ int main(int argc, char **argv)
         RUN(variant_direct_v2);
         RUN(variant_split_mixer);
         RUN(variant_two_heads);
+        RUN(variant_roi_pool);
+        RUN(variant_roi_pool_mlp);
+        RUN(variant_roi_pool_norm);
         if (strcmp(device, "ref") == 0) continue;
         RUN(every_form);
         RUN(gpt2_wide_first);

@@ -336,7 +336,10 @@ static const char *const variants[] = { "base_sca",
                                         "base_sca_direct_decoding",
                                         "base_sca_direct_decoding_v2",
                                         "base_sca_multitask_split_mixer",
-                                        "base_sca_multitask_v2_heads2" };
+                                        "base_sca_multitask_v2_heads2",
+                                        "base_sca_multitask_roi_pool",
+                                        "base_sca_multitask_roi_pool_mlp",
+                                        "base_sca_multitask_roi_pool_prenorm" };
 
 static void every_variant(void)
 {

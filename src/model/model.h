@@ -302,23 +302,41 @@ typedef struct mixer_rule {
     bool per_mask;  /* a group of caption tokens, and a caption, for each of the masks of multimask_output */
     bool masks_ask; /* SAM's mask tokens ask, there are no caption tokens */
     bool raw;       /* only the prompt's tokens, and the image before SAM's transformer */
+    bool roi;       /* no mixer: the encoder's output under the box */
 } mixer_rule;
+
+enum { PROJECTOR_LAYERS_MOST = 3, PROJECTOR_PRE_NORM = 1, PROJECTOR_POST_NORM = 2 };
+typedef struct projector { /* C -> d: one layer, or three with exact GELU between; each with its norm, or none */
+    linear layer[PROJECTOR_LAYERS_MOST];
+    norm norm[PROJECTOR_LAYERS_MOST];
+    int layers, norm_place; /* 0: no norm */
+} projector;
+typedef struct projector_kept {
+    tensor x[PROJECTOR_LAYERS_MOST], h[PROJECTOR_LAYERS_MOST]; /* into each layer; into the GELU behind it */
+    norm_kept norm[PROJECTOR_LAYERS_MOST];
+} projector_kept;
 
 typedef struct mixer {
     const mixer_rule *rule;
     int heads, tokens, task_tokens; /* captions of a region, tokens of each; task_tokens 0: none */
-    int masks;
+    int masks, grid;
     param caption_tokens; /* (groups*tokens, C) */
     twoway transformer;
-    linear project; /* C -> d */
-    param task;     /* (2*task_tokens, d): recognition, caption */
+    projector project;
+    param task; /* (2*task_tokens, d): recognition, caption */
 } mixer;
 
 typedef struct mixer_input {
     tensor tokens, fused; /* (N,T,C): SAM's tokens before and after its transformer */
     tensor sparse;        /* (N,n,C), absent without a prompt */
     tensor x;             /* (N,S,C): image tokens, may repeat over N */
+    tensor embedding;     /* (S,C), rule roi: the encoder's output */
+    tensor boxes;         /* (N,4) F, rule roi: x1, y1, x2, y2 in pixels of the model's image */
 } mixer_input;
+
+/* y (R,d) of x (R,C) */
+void projector_fwd(const pass *p, const projector *m, tensor y, tensor x, projector_kept *k);
+void projector_bwd(const pass *p, const projector *m, tensor dx, tensor dy, const projector_kept *k);
 
 sca_status mixer_bind(param_set *s, mixer *m, const model_config *c);
 void mixer_free(mixer *m);

@@ -99,7 +99,7 @@ static int point_kind(int label)
     }
 }
 
-static sca_status check_prompts(const sca_prompt *p, int n)
+static sca_status check_prompts(const model *m, const sca_prompt *p, int n)
 {
     for (int i = 0; i < n; i++) {
         bool finite = true;
@@ -113,6 +113,9 @@ static sca_status check_prompts(const sca_prompt *p, int n)
                                    "-1 or -10",
                                    i, k, at->label);
         }
+        if (m->plan.mixer.rule->roi && !p[i].box_px)
+            return status_fail(SCA_ERR_ARGUMENT, "region %d has no box, but this model (%s) describes boxes alone",
+                               i, variant_name(m->sizes.variant));
         if (!finite) return status_fail(SCA_ERR_ARGUMENT, "region %d: a coordinate is not a finite number", i);
         if (p[i].n_points < 0 || p[i].n_points > 4096)
             return status_fail(SCA_ERR_ARGUMENT, "region %d: %d points, expected 0 to 4096", i, p[i].n_points);
@@ -157,7 +160,9 @@ mixer_input decoded_new(const pass *to, const sam_config *c, int64_t N, int64_t 
     return (mixer_input){ .tokens = pass_3d(to, N, T, C),
                           .fused = pass_3d(to, N, T, C),
                           .sparse = n ? pass_3d(to, N, n, C) : tensor_none(),
-                          .x = pass_3d(to, N, S, C) };
+                          .x = pass_3d(to, N, S, C),
+                          .embedding = tensor_none(),
+                          .boxes = tensor_none() };
 }
 
 void decode_tokens(const pass *p, const net *m, const mixer_input *out, const prompt_token *list, tensor x,
@@ -166,6 +171,17 @@ void decode_tokens(const pass *p, const net *m, const mixer_input *out, const pr
     if (tensor_given(out->sparse)) prompt_sparse_fwd(p, &m->prompt, out->sparse, list);
     mask_decoder_tokens(p, &m->decoder, out->tokens, out->sparse);
     twoway_fwd(p, &m->decoder.transformer, out->fused, out->x, out->tokens, x, pe, k);
+}
+
+tensor region_boxes(const pass *to, const prompt_token *list, int64_t N, int64_t n)
+{
+    tensor boxes = tensor_reshape2(pass_stat(to, 4 * N), N, 4);
+    for (int64_t i = 0; i < N; i++) { /* the last two tokens are the corners */
+        const prompt_token *corner = list + i * n + n - 2;
+        float xyxy[4] = { (float)corner[0].x, (float)corner[0].y, (float)corner[1].x, (float)corner[1].y };
+        dev_put_f32(to->d, tensor_at(boxes, i), xyxy);
+    }
+    return boxes;
 }
 
 sca_status decode(const run *r, const scene *s, const group *g, const sca_prompt *prompts, tensor pe, decoded *out)
@@ -179,6 +195,10 @@ sca_status decode(const run *r, const scene *s, const group *g, const sca_prompt
     out->to_mixer = decoded_new(p, c, g->N, g->n);
     out->iou = pass_2d(p, g->N, c->masks);
     decode_tokens(p, r->n, &out->to_mixer, list, image_input(r, s, g, prompts, out->to_mixer.x), pe, NULL);
+    if (r->n->mixer.rule->roi) {
+        out->to_mixer.embedding = s->embedding;
+        out->to_mixer.boxes = region_boxes(p, list, g->N, g->n);
+    }
     mem_free(list);
     mask_decoder_iou(p, &r->n->decoder, out->iou, out->to_mixer.fused, NULL);
     return SCA_OK;
@@ -195,8 +215,8 @@ static void mix(const run *r, const scene *s, const group *g, const sca_prompt *
     if (m->rule->raw) in.x = image_input(r, s, g, prompts, y);
     mixer_fwd(&r->p, m, mixed, y, &in, pe, NULL);
     int64_t rows = mixed.dim[0] * mixed.dim[1];
-    linear_fwd(&r->p, &m->project, tensor_reshape2(soft, rows, soft.dim[2]),
-               tensor_reshape2(mixed, rows, mixed.dim[2]), ACT_NONE, tensor_none());
+    projector_fwd(&r->p, &m->project, tensor_reshape2(soft, rows, soft.dim[2]),
+                  tensor_reshape2(mixed, rows, mixed.dim[2]), NULL);
 }
 
 /* ---- masks ------------------------------------------------------------------------------------------- */
@@ -462,7 +482,7 @@ sca_status scene_describe(scene *s, const sca_prompt *regions, int n, const desc
                           region_result *results)
 {
     if (n < 0) return status_fail(SCA_ERR_ARGUMENT, "the number of regions is %d, expected 0 or more", n);
-    TRY(check_prompts(regions, n));
+    TRY(check_prompts(s->m, regions, n));
     bool *taken = mem_zero((size_t)n, sizeof *taken);
     if (!taken && n) return mem_fail((size_t)n, "a list of regions");
     sca_status status = SCA_OK;
@@ -543,7 +563,7 @@ sca_status scene_logits(scene *s, const sca_prompt *regions, int n, bool recogni
 {
     model *m = s->m;
     int64_t rows = (int64_t)m->plan.mixer.heads * (L + 1) * m->sizes.lm.vocab;
-    TRY(check_prompts(regions, n));
+    TRY(check_prompts(m, regions, n));
     for (int i = 0; i < n; i++) { /* one region at a time: only tests and scores of given texts come here */
         group g = { .N = 1,
                     .n = sparse_count(&regions[i]),

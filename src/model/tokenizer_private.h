@@ -206,8 +206,8 @@ typedef struct encoder {
     pcre2_match_context *context;
     void *symbols, *heap; /* of the model, kept from word to word */
     size_t n_symbols, n_heap;
-    int_list word;    /* symbols of a word */
-    bool text_begins; /* the segment at hand is the first of the text */
+    int_list word;        /* symbols of a word */
+    bool text_begins;     /* the segment at hand is the first of the text */
     bpe_learner *learner; /* takes the words in place of the model; NULL: none */
 } encoder;
 void encoder_free(encoder *e);

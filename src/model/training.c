@@ -96,7 +96,7 @@ static void find_depth(training *t)
     for (size_t k = 0; k < t->n; k++) {
         const char *name = t->entries[k].name;
         bool mixing = text_starts(name, "mask_decoder.additional_transformer.") ||
-                     text_starts(name, "mask_decoder.caption_tokens.") || text_starts(name, "language_project.");
+                      text_starts(name, "mask_decoder.caption_tokens.") || text_starts(name, "language_project.");
         t->encoder |= text_starts(name, "vision_encoder.");
         t->prompt |= text_starts(name, "prompt_encoder.");
         t->decoder |= text_starts(name, "mask_decoder.") && !mixing;

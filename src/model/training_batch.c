@@ -16,7 +16,7 @@ typedef struct image_kept { /* of one image, until its backward */
     prompt_token *list;     /* (m,n) owned */
     mixer_input decoded;    /* what the decoder gives, m regions */
     encoder_kept encoder;
-    twoway_kept decoder, mixer;
+    twoway_kept decoder, mixer; /* absent of a model without a mixer */
     masks_kept masks;
     ffn_kept iou;
 } image_kept;
@@ -33,6 +33,7 @@ typedef struct lesson {
     int64_t N, T, words;                 /* sequences, their length, of it text */
     image_kept *image;                   /* (images) owned */
     lm_kept lm;
+    projector_kept project;
     tensor pe, mixed, ids;                 /* (S,C) (B*m, heads*tokens, C) (N*words) */
     int32_t *text, *target, *label, *back; /* owned: ids (N,words); rows that predict, what; their inverse (N*T) */
     int64_t targets;
@@ -71,6 +72,8 @@ static sca_status check_regions(const training *t, const training_input *in)
     if (!in->pixels && in->stored != DT_F32 && in->stored != DT_F16 && in->stored != DT_BF16)
         return status_fail(SCA_ERR_ARGUMENT, "a batch of embeddings of type %s, expected f32, f16 or bf16",
                            dtype_name(in->stored));
+    if (!in->boxes && t->m->plan.mixer.rule->roi)
+        return status_fail(SCA_ERR_ARGUMENT, "a batch without boxes, but this model describes boxes alone");
     if (!in->boxes && !(in->points && in->point_kinds && in->n_points > 0))
         return status_fail(SCA_ERR_ARGUMENT, "a batch without prompts: boxes or points are expected");
     for (int64_t i = 0; in->boxes && i < 4 * n; i++)
@@ -184,7 +187,8 @@ static sca_status image_open(lesson *l, int b)
     if (t->encoder) TRY(sam_encoder_kept_open(&k->encoder, &l->r->n->encoder, t->recompute_encoder));
     if (t->decoder) TRY(twoway_kept_open(&k->decoder, &l->r->n->decoder.transformer));
     if (t->objective == OBJECTIVE_MASK) return masks_kept_open(&k->masks, &l->r->n->decoder);
-    return t->mixer ? twoway_kept_open(&k->mixer, &l->r->n->mixer.transformer) : SCA_OK;
+    return t->mixer && !l->r->n->mixer.rule->roi ? twoway_kept_open(&k->mixer, &l->r->n->mixer.transformer)
+                                                 : SCA_OK;
 }
 
 static void image_close(image_kept *k)
@@ -306,6 +310,11 @@ static tensor shared_base(const lesson *l, int b)
 static void decode_image(lesson *l, int b)
 {
     image_kept *k = &l->image[b];
+    if (l->t->objective == OBJECTIVE_CAPTION && l->r->n->mixer.rule->roi) {
+        k->decoded = (mixer_input){ none(), none(), none(), none(), k->embedding, none() };
+        k->decoded.boxes = region_boxes(&l->to, k->list, l->m, l->n);
+        return;
+    }
     k->decoded = decoded_new(&l->to, &l->r->c->sam, l->m, l->n);
     decode_tokens(&l->r->p, l->r->n, &k->decoded, k->list, shared_base(l, b), l->pe,
                   l->train && l->t->decoder ? &k->decoder : NULL);
@@ -321,10 +330,10 @@ static mixer_input mixer_reads(const lesson *l, int b)
 
 static void mix_image(lesson *l, int b)
 {
-    bool keep = l->train && l->t->mixer;
+    bool keep = l->train && l->t->mixer, roi = l->r->n->mixer.rule->roi;
     mixer_input in = mixer_reads(l, b);
     tensor y = l->image[b].decoded.x;
-    if (keep) y = pass_3d(&l->to, l->m, image_tokens(l->r->c), l->r->c->sam.channels);
+    if (keep && !roi) y = pass_3d(&l->to, l->m, image_tokens(l->r->c), l->r->c->sam.channels);
     mixer_fwd(&l->r->p, &l->r->n->mixer, tensor_slice(l->mixed, 0, b * l->m, l->m), y, &in, l->pe,
               keep ? &l->image[b].mixer : NULL);
 }
@@ -346,7 +355,7 @@ static tensor task_part(const lesson *l, tensor h, int b)
 }
 
 /* h (N,T,d) */
-static void put_prefix(const lesson *l, tensor h)
+static void put_prefix(lesson *l, tensor h)
 {
     const pass *p = &l->r->p;
     const mixer *m = &l->r->n->mixer;
@@ -355,7 +364,8 @@ static void put_prefix(const lesson *l, tensor h)
     for (int b = 0; l->task && b < l->in->images; b++)
         op_copy(p->d, task_part(l, h, b), tensor_expand(task_rows(l, m->task.v, b), 0, l->m * l->heads));
     tensor soft = pass_2d(p, rows, d);
-    linear_fwd(p, &m->project, soft, tensor_reshape2(l->mixed, rows, l->r->c->sam.channels), ACT_NONE, none());
+    projector_fwd(p, &m->project, soft, tensor_reshape2(l->mixed, rows, l->r->c->sam.channels),
+                  l->train ? &l->project : NULL);
     op_copy(p->d, tensor_slice(h, 1, l->task, l->tokens), tensor_reshape3(soft, l->N, l->tokens, d));
     arena_release(p->temp, mark);
 }
@@ -455,28 +465,36 @@ static void decoder_bwd(lesson *l, int b, tensor dq, tensor dx, tensor dtokens)
     arena_release(p->temp, mark);
 }
 
+/* What the mixer's backward gives to what stands before it. */
+static mixer_input mixer_gradients(const lesson *l, const mixer_input *in)
+{
+    const pass *p = &l->r->p;
+    const mixer_rule *rule = l->r->n->mixer.rule;
+    int64_t S = image_tokens(l->r->c), C = l->r->c->sam.channels;
+    mixer_input d = { none(), none(), none(), none(), none(), none() };
+    if (rule->roi && l->t->encoder) d.embedding = pass_2d(p, S, C);
+    if (rule->roi || !l->t->decoder) return d;
+    d.x = pass_3d(p, l->m, S, C);
+    if (rule->raw) d.sparse = pass_3d(p, l->m, l->n, C);
+    if (!rule->raw) d.fused = pass_3d(p, l->m, in->fused.dim[1], C);
+    if (!rule->raw && !rule->fused) d.tokens = pass_3d(p, l->m, in->fused.dim[1], C);
+    return d;
+}
+
 /* dmixed (m, heads*tokens, C) */
 static void image_bwd(lesson *l, int b, tensor dmixed)
 {
     const pass *p = &l->r->p;
-    const mixer *m = &l->r->n->mixer;
     image_kept *k = &l->image[b];
-    int64_t S = image_tokens(l->r->c), C = l->r->c->sam.channels, T = k->decoded.fused.dim[1];
     size_t mark = arena_mark(p->temp);
-    mixer_input in = mixer_reads(l, b), din = { none(), none(), none(), none() };
-    if (l->t->decoder) {
-        bool raw = m->rule->raw;
-        din.x = pass_3d(p, l->m, S, C);
-        if (raw) din.sparse = pass_3d(p, l->m, l->n, C);
-        if (!raw) din.fused = pass_3d(p, l->m, T, C);
-        if (!raw && !m->rule->fused) din.tokens = pass_3d(p, l->m, T, C);
-    }
-    mixer_bwd(p, m, &din, dmixed, &in, &k->mixer);
+    mixer_input in = mixer_reads(l, b), din = mixer_gradients(l, &in);
+    mixer_bwd(p, &l->r->n->mixer, &din, dmixed, &in, &k->mixer);
     if (tensor_given(din.fused)) decoder_bwd(l, b, din.fused, din.x, din.tokens);
     if (tensor_given(din.sparse)) { /* the decoder stands beside the mixer, not before it */
         prompt_sparse_bwd(p, &l->r->n->prompt, din.sparse, k->list);
         base_bwd(l, b, din.x);
     }
+    if (tensor_given(din.embedding)) sam_encoder_bwd(p, &l->r->n->encoder, din.embedding, &k->encoder);
     arena_release(p->temp, mark);
 }
 
@@ -494,8 +512,7 @@ static void prefix_bwd(lesson *l, tensor dh)
     if (l->t->mixer) {
         tensor dsoft = pass_2d(p, rows, d), dmixed = pass_3d(p, l->mixed.dim[0], l->mixed.dim[1], C);
         op_copy(p->d, tensor_reshape3(dsoft, l->N, l->tokens, d), tensor_slice(dh, 1, l->task, l->tokens));
-        linear_bwd(p, &m->project, tensor_reshape2(dmixed, rows, C), dsoft, tensor_reshape2(l->mixed, rows, C),
-                   none());
+        projector_bwd(p, &m->project, tensor_reshape2(dmixed, rows, C), dsoft, &l->project);
         for (int b = 0; b < l->in->images; b++) image_bwd(l, b, tensor_slice(dmixed, 0, b * l->m, l->m));
     }
     arena_release(p->temp, mark);
