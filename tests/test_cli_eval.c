@@ -111,6 +111,35 @@ static void meteor_beside_the_program(void)
     CHECK(system("rm -rf " CLI_DIR "/bin") == 0);
 }
 
+/* SPICE of a command that stands in for the jar; a command that fails ends the run, without one there is no SPICE. */
+static void spice_of_a_command(void)
+{
+    static const char script[] = "echo '[{\"image_id\": 0, \"scores\": {\"All\": {\"f\": 0.5}}}, {\"image_id\": 1, "
+                                 "\"scores\": {\"All\": {\"f\": 0.25}}}]' > \"$3\"\n";
+    static const char *const commands[] = { "sh " CLI_DIR "/spice.sh", "exit 4;" };
+    CHECK_OK(file_write(CLI_DIR "/spice.sh", script, sizeof script - 1));
+    for (size_t i = 0; i < LENGTH(commands); i++) {
+        write_set();
+        char *yaml = cli_read(CONFIG);
+        str with = { 0 };
+        str_put_bytes(&with, yaml, (size_t)(strstr(yaml, "eval: {") - yaml));
+        str_printf(&with, "eval: {output: " RESULTS ", spice_command: '%s'}\ngenerate: {max_tokens: 4}\n",
+                   commands[i]);
+        CHECK_OK(file_write(CONFIG, with.data, with.bytes));
+        cli_expect("eval " CONFIG, i ? 1 : 0, i ? "" : "SPICE                   37.50",
+                   i ? "exit status 4" : "recall are left out");
+        str_free(&with);
+        mem_free(yaml);
+        if (i) continue;
+        char *page = cli_read(RESULTS "/report.html"), *scores = cli_read(RESULTS "/scores.json");
+        CHECK(strstr(page, "<th>SPICE</th>") && strstr(page, "<td>37.50</td>") &&
+              strstr(scores, "\"SPICE\": 0.375"));
+        CHECK(!strstr(scores, "SPICE is left out"));
+        mem_free(page);
+        mem_free(scores);
+    }
+}
+
 /* The same again, shared out: every file is the same. */
 static void same_under_a_launcher(void)
 {
@@ -270,6 +299,7 @@ int main(int argc, char **argv)
     cli_start();
     RUN(results_and_report);
     RUN(meteor_beside_the_program);
+    RUN(spice_of_a_command);
     RUN(same_under_a_launcher);
     RUN(page_in_a_browser);
     RUN(screenshot_of_the_page);
