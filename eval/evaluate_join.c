@@ -392,7 +392,9 @@ done:
  * RefCOCO, RefCOCO+ and RefCOCOg are told by their folders, as they all hold a refs(NAME).p. */
 static const char *source(const eval_set *e)
 {
-    const char *path = dataset_file(e->data, 0), *name = path_name(path);
+    const char *path = dataset_file(e->data, 0);
+    if (!path) return e->set->annotations; /* a rendered world: its size */
+    const char *name = path_name(path);
     if (strcmp(e->set->kind, "visual_genome") == 0) return "";
     if (strcmp(e->set->kind, "refcoco") != 0 || name == path) return name;
     for (name--; name > path && name[-1] != '/';) name--;

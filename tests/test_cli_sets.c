@@ -311,6 +311,22 @@ static void label_maps(void)
     cli_expect(only, 1, "", "the label map is 1 x 1, its image 512 x 640");
 }
 
+/* Rendered scenes have no file: their source is what they were made of. */
+static void rendered_scenes(void)
+{
+    json_t *root = NULL;
+    folders();
+    put("world.yaml",
+        "model: {path: " CLI_MODEL "}\ndata:\n  eval:\n    - {kind: synthetic, annotations: "
+        "count=2 size=96 shapes=2, split: val}\neval: {output: " RESULTS "}\ngenerate: {max_tokens: 4}\n");
+    cli_expect("eval " CLI_DIR "/world.yaml", 0,
+               "synthetic-val: synthetic count=2 size=96 shapes=2 val, all regions of each image", "left out");
+    CHECK_OK(json_open(RESULTS "/scores.json", &root));
+    double iou = score_of(json_array_get(json_object_get(root, "sets"), 0), "mask-iou");
+    CHECKF(iou >= 0 && iou <= 1, "mask-iou %g", iou);
+    json_decref(root);
+}
+
 int main(int argc, char **argv)
 {
     (void)argc;
@@ -320,5 +336,6 @@ int main(int argc, char **argv)
     RUN(published_rows_stand_with_their_protocol);
     RUN(glamm_regions_keep_their_captions);
     RUN(label_maps);
+    RUN(rendered_scenes);
     return check_done();
 }
