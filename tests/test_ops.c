@@ -24,22 +24,18 @@ typedef struct machine {
 
 static machine machines[] = {
     { .name = "ref", .kind = "ref", .options = "" },
-    { .name = "cpu", .kind = "cpu", .forward_only = true, .options = "threads=2" },
-    { .name = "cpu-generic", .kind = "cpu", .forward_only = true, .options = "threads=1,isa=generic" },
-    { .name = "cpu-avx2", .kind = "cpu", .forward_only = true, .options = "threads=1,isa=avx2" },
-    { .name = "cpu-blas",
-      .kind = "cpu",
-      .forward_only = true,
-      .options = "threads=2,gemm=blas",
-      .own_order = true },
-    { .name = "cpu-avx512", .kind = "cpu", .forward_only = true, .options = "threads=1,isa=avx512" },
+    { .name = "cpu", .kind = "cpu", .options = "threads=2" },
+    { .name = "cpu-generic", .kind = "cpu", .options = "threads=1,isa=generic" },
+    { .name = "cpu-avx2", .kind = "cpu", .options = "threads=1,isa=avx2" },
+    { .name = "cpu-blas", .kind = "cpu", .options = "threads=2,gemm=blas", .own_order = true },
+    { .name = "cpu-avx512", .kind = "cpu", .options = "threads=1,isa=avx512" },
     { .name = "simt", .kind = "simt", .forward_only = true, .options = "" },
     { .name = "simt-bf16", .kind = "simt", .forward_only = true, .options = "act=bf16" },
     { .name = "simt-f16", .kind = "simt", .forward_only = true, .options = "act=f16" },
     { .name = "cuda", .kind = "cuda", .forward_only = true, .options = "" },
     { .name = "cuda-bf16", .kind = "cuda", .forward_only = true, .options = "act=bf16" },
     { .name = "cuda-f16", .kind = "cuda", .forward_only = true, .options = "act=f16" },
-    { .name = "trace", .kind = "cpu", .forward_only = true, .options = "threads=1", .trace = "nan" },
+    { .name = "trace", .kind = "cpu", .options = "threads=1", .trace = "nan" },
 };
 static dev *reference;
 
@@ -464,7 +460,7 @@ static void any_number_of_threads_gives_the_same_bits(void)
     }
     CHECK_OK(dev_open("cpu", "threads=1", &one_thread));
     CHECK_OK(dev_open("cpu", "threads=3", &three_threads));
-    machine m = { .name = "cpu", .d = one_thread, .forward_only = true };
+    machine m = { .name = "cpu", .d = one_thread };
     if (one_thread && three_threads) each_case(&m, run_threads);
     dev_close(one_thread);
     dev_close(three_threads);

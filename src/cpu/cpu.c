@@ -1,6 +1,5 @@
 /* cpu.c - the "cpu" device: options, memory, scratch, and its table of ops. */
 #include "cpu/cpu.h"
-#include "ops/args.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -107,7 +106,6 @@ static sca_status take_options(const char *options, cpu *c)
 }
 
 static const backend blas_backend; /* below */
-static void train_ops(op_table *ops);
 
 /* ---- the device ---------------------------------------------------------------------------------------------- */
 
@@ -121,7 +119,6 @@ static sca_status cpu_open(dev *d, const char *options)
     TRY_GOTO(fail, take_options(options, c));
     TRY_GOTO(fail, cpu_pool_open(c->threads, &c->pool));
     d->impl = c;
-    train_ops(d->ops);
     if (c->blas) d->kind = &blas_backend;
     return SCA_OK;
 fail:
@@ -238,46 +235,8 @@ bool cpu_rows_even(const tensor *t, int64_t *stride)
 /* ---- the table
  * ----------------------------------------------------------------------------------------------------- */
 
-/* Training's ops until their kernels are there. */
-#define OP(name, parameters, arguments)
-#define OP_TRAIN(name, parameters, arguments)                                                                      \
-    static void later_##name(dev *d, OP_UNPACK parameters)                                                         \
-    {                                                                                                              \
-        const op_arg unused[] = { ARGS arguments };                                                                \
-        (void)unused;                                                                                              \
-        dev_fail(d, SCA_ERR_UNSUPPORTED, "op_%s: not on the device cpu", #name);                                   \
-    }
-#include "ops/ops.def"
-#undef OP
-
-static void train_ops(op_table *ops)
-{
-    ops->linear_bwd = cpu_linear_bwd;
-    ops->matmul_bwd = cpu_matmul_bwd;
-    ops->layernorm_bwd = cpu_layernorm_bwd;
-    ops->rmsnorm_bwd = cpu_rmsnorm_bwd;
-    ops->activation_bwd = cpu_activation_bwd;
-    ops->silu_mul_bwd = cpu_silu_mul_bwd;
-    ops->sum = cpu_sum;
-    ops->embedding_bwd = cpu_embedding_bwd;
-    ops->rope_bwd = cpu_rope_bwd;
-    ops->attention_bwd = cpu_attention_bwd;
-    ops->image_pool_bwd = cpu_image_pool_bwd;
-    ops->image_update_bwd = cpu_image_update_bwd;
-    ops->conv_bwd = cpu_conv_bwd;
-    ops->conv_transpose_bwd = cpu_conv_transpose_bwd;
-    ops->roi_align_bwd = cpu_roi_align_bwd;
-    ops->dropout = cpu_dropout;
-    ops->cross_entropy_bwd = cpu_cross_entropy_bwd;
-    ops->mask_loss_fwd = cpu_mask_loss_fwd;
-    ops->mask_loss_bwd = cpu_mask_loss_bwd;
-    ops->adamw = cpu_adamw;
-    ops->sum_squares = cpu_sum_squares;
-}
-
 static const op_table cpu_ops = {
 #define OP(name, parameters, arguments) .name = cpu_##name,
-#define OP_TRAIN(name, parameters, arguments) .name = later_##name,
 #include "ops/ops.def"
 #undef OP
 };

@@ -367,10 +367,10 @@ static const char *check_cross_entropy_fwd(const dev *d, tensor loss, tensor lse
 
 /* ---- training: a wanted gradient has its input's shape, and what it is made from is there ------------------- */
 
-/* r: absent, or as dx */
+/* r: absent, or as dx when that is wanted */
 static bool is_added(const dev *d, tensor r, tensor dx)
 {
-    return absent(r) || (tensor_given(dx) && is_act(d, r, dx.ndim) && tensor_same_shape(r, dx));
+    return absent(r) || absent(dx) || (is_act(d, r, dx.ndim) && tensor_same_shape(r, dx));
 }
 
 /* The gradient of a small parameter of n numbers, if wanted */
