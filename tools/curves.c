@@ -102,16 +102,25 @@ static sca_status add_step(curves *c, int run, const json_t *line)
     return SCA_OK;
 }
 
+/* As tables show them. */
+static sca_status add_score(curves *c, int run, double step, const json_t *set, const report_metric *metric)
+{
+    char title[96];
+    const json_t *value = json_object_get(json_object_get(set, "scores"), metric->key);
+    json_t *scaled = json_is_number(value) ? json_real(metric->scale * json_number_value(value)) : NULL;
+    snprintf(title, sizeof title, "evaluation: %s%s", metric->head, metric->scale > 1 ? " x 100" : "");
+    sca_status status = add_point(c, title, run, json_string_value(json_object_get(set, "name")), step, scaled);
+    json_decref(scaled);
+    return status;
+}
+
+/* The loss first: it stands beside that of training. */
 static sca_status add_scores(curves *c, int run, double step, const json_t *set)
 {
-    const char *name = json_string_value(json_object_get(set, "name"));
-    for (size_t k = 0; report_metrics[k].key; k++) {
-        char title[96];
-        bool loss = strcmp(report_metrics[k].key, "loss") == 0;
-        snprintf(title, sizeof title, "evaluation: %s", loss ? "loss" : report_metrics[k].head);
-        TRY(add_point(c, title, run, name, step,
-                      json_object_get(json_object_get(set, "scores"), report_metrics[k].key)));
-    }
+    for (int rest = 0; rest < 2; rest++)
+        for (size_t k = 0; report_metrics[k].key; k++)
+            if ((strcmp(report_metrics[k].key, "loss") != 0) == rest)
+                TRY(add_score(c, run, step, set, &report_metrics[k]));
     return SCA_OK;
 }
 
@@ -309,6 +318,7 @@ static void draw_axes(cairo_t *to, const axes *a, const char *title)
 static void draw_line(cairo_t *to, const axes *a, const series *s)
 {
     cairo_set_line_width(to, 1.4);
+    cairo_new_path(to);
     for (size_t i = 0; i < s->n; i++) cairo_line_to(to, at_x(a, s->x[i]), at_y(a, s->y[i]));
     cairo_stroke(to);
     for (size_t i = 0; i < s->n && s->n <= 40; i++) {
