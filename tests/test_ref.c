@@ -2,6 +2,7 @@
  * can vouch for it. */
 #include "check.h"
 
+#include "base/rng.h"
 #include "ops/ops.h"
 
 #include <math.h>
@@ -198,6 +199,85 @@ static void ref_choices(void)
     ref_close(&r);
 }
 
+static void ref_optimiser(void)
+{
+    ref_bench r = ref_open();
+    tensor p = of(&r, (double[]){ 1 }, DIM(1)), m = of(&r, NULL, DIM(1)), v = of(&r, NULL, DIM(1));
+    tensor g = of(&r, (double[]){ 0.25 }, DIM(1)), sum = of(&r, (double[]){ 5 }, DIM(1));
+    adamw_options o = {
+        .rate = 0.1, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .decay = 0.01, .scale = 2, .step = 1
+    };
+    op_adamw(r.d, p, m, v, g, o); /* the first step goes by the sign: the moments are those of one gradient */
+    CHECK(near(AT(m, 0), 0.05) && near(AT(v, 0), 0.0025) && near(AT(p, 0), 0.999 - 0.1 * 0.5 / (0.5 + 1e-8)));
+    double before = AT(p, 0), m2 = 0.9 * 0.05 - 0.1 * 0.5, v2 = 0.99 * 0.0025 + 0.01 * 0.25;
+    o.step = 2;
+    o.scale = -2;
+    op_adamw(r.d, p, m, v, g, o);
+    CHECK(near(AT(p, 0), before * 0.999 - 0.1 * (m2 / 0.19) / (sqrt(v2 / 0.0199) + 1e-8)));
+    tensor x = of(&r, (double[]){ 1, -2, 3, 4 }, DIM(2, 2));
+    op_sum_squares(r.d, sum, x, true);
+    CHECK(AT(sum, 0) == 35);
+    op_sum_squares(r.d, sum, x, false);
+    CHECK(AT(sum, 0) == 30);
+    ((double *)x.data)[2] = INFINITY;
+    op_sum_squares(r.d, sum, x, false);
+    CHECK(!isfinite(AT(sum, 0)));
+    ref_close(&r);
+}
+
+static void ref_masks(void)
+{
+    ref_bench r = ref_open();
+    tensor x = of(&r, (double[]){ 0, 0, 50, -50, -1, -1, 1, 1 }, DIM(4, 2)), focal = of(&r, NULL, DIM(4));
+    tensor dice = of(&r, NULL, DIM(4)), iou = of(&r, NULL, DIM(4)),
+           target = arena_tensor(&r.a, DT_U8, 2, (int64_t[]){ 4, 2 });
+    memcpy(target.data, (uint8_t[]){ 1, 0, 1, 0, 0, 0, 1, 0 }, 8);
+    op_mask_loss_fwd(r.d, focal, dice, iou, x, target);
+    CHECK(near(AT(focal, 0), 0.5 * (0.25 + 0.75) * 0.25 * log(2)) && near(AT(dice, 0), 1 - 2.0 / 3));
+    CHECK(AT(focal, 1) < 1e-40 && fabs(AT(dice, 1)) < 1e-12);
+    CHECK(AT(iou, 0) == 0 && AT(iou, 1) == 1 && AT(iou, 2) == 1 && AT(iou, 3) == 0.5);
+    ref_close(&r);
+}
+
+static void ref_boxes(void)
+{
+    ref_bench r = ref_open();
+    double ramp[16];
+    for (int i = 0; i < 16; i++) ramp[i] = i % 4;
+    tensor map = of(&r, ramp, DIM(1, 4, 4, 1)), y = of(&r, NULL, DIM(2, 1, 2, 1)), none = tensor_none();
+    tensor boxes = of(&r, (double[]){ 0, 0, 64, 64, 64, 64, 0, 0 }, DIM(2, 4)); /* the second is inside out */
+    op_roi_align_fwd(r.d, y, map, boxes, none, 0.0625f);
+    CHECK(near(AT(y, 0), 0.5) && near(AT(y, 1), 2.5) && AT(y, 2) == 0 && AT(y, 3) == 0);
+    ref_close(&r);
+}
+
+/* The numbers behind dropout are those of the generator, counted as ops.def says. */
+static void ref_dropout_counts(void)
+{
+    ref_bench r = ref_open();
+    double ones[15];
+    for (int i = 0; i < 15; i++) ones[i] = 1;
+    tensor x = of(&r, ones, DIM(3, 5)), y = of(&r, NULL, DIM(3, 5));
+    dropout_options o = { .rate = 0.5f, .key = 0x1234, .first = 7 };
+    op_dropout(r.d, y, x, tensor_none(), o);
+    for (uint64_t i = 0; i < 3; i++)
+        for (uint64_t c = 0; c < 5; c++) {
+            uint64_t index = (7 + i) * 8 + c;
+            bool gone = rng_philox(0x1234, index / 4, 0).word[index % 4] < 0x80000000u;
+            CHECK(AT(y, i * 5 + c) == (gone ? 0 : 2));
+        }
+    /* One key, so that the probability is 1 and the output shows what was dropped: (b, h, t) counts rows of ceil4(1). */
+    tensor q = of(&r, NULL, DIM(3, 1, 5, 1)), v = of(&r, ones, DIM(3, 1, 5, 1)),
+           out = of(&r, NULL, DIM(3, 1, 5, 1));
+    op_attention_fwd(r.d, out, tensor_none(), q, q, v, tensor_none(), (attention_options){ .scale = 1, .drop = o });
+    for (uint64_t i = 0; i < 3; i++)
+        for (uint64_t h = 0; h < 5; h++) {
+            bool gone = rng_philox(0x1234, (7 + i) * 5 + h, 0).word[0] < 0x80000000u;
+            CHECK(AT(out, i * 5 + h) == (gone ? 0 : 2));
+        }
+    ref_close(&r);
+}
+
 int main(int argc, char **argv)
 {
     RUN(ref_pointwise);
@@ -208,5 +288,9 @@ int main(int argc, char **argv)
     RUN(ref_images);
     RUN(ref_loss);
     RUN(ref_choices);
+    RUN(ref_optimiser);
+    RUN(ref_masks);
+    RUN(ref_boxes);
+    RUN(ref_dropout_counts);
     return check_done();
 }
