@@ -146,14 +146,11 @@ def step(name, dtype, sequences):
         nn.init.normal_ = kept
         torch.set_default_dtype(torch.float32)
     model.eval()
-    ids = torch.full((sequences, 24), 5)
-    cache = model(ids, use_cache=True).past_key_values
+    layers, heads, size = (36, 20, 64) if name == "gpt2-large" else (26, 32, 100)
+    past = tuple(tuple(torch.zeros(sequences, heads, 24, size, dtype=model.dtype) for _ in range(2)) for _ in range(layers))
     one = torch.full((sequences, 1), 7)
 
     def run():
-        past = cache
-        if hasattr(past, "crop"):
-            past.crop(24)
         model(one, past_key_values=past, use_cache=True)
 
     return run

@@ -6,6 +6,8 @@
  */
 #include "check.h"
 
+#include "avx512_emulated.h"
+#include "cpu/cpu.h"
 #include "op_run.h"
 
 #include <float.h>
@@ -18,6 +20,7 @@ typedef struct machine {
     const char *name, *kind, *options, *trace; /* trace: wrapped by dev_trace, or NULL */
     bool own_order;                            /* sums in an order that depends on the company: a BLAS */
     bool forward_only;                         /* may refuse what only training calls */
+    bool emulated;                             /* runs the kernels of avx512_emulated.c */
     dev *d;                                    /* NULL: not here; `why` says so */
     char why[256];
 } machine;
@@ -29,6 +32,7 @@ static machine machines[] = {
     { .name = "cpu-avx2", .kind = "cpu", .options = "threads=1,isa=avx2" },
     { .name = "cpu-blas", .kind = "cpu", .options = "threads=2,gemm=blas", .own_order = true },
     { .name = "cpu-avx512", .kind = "cpu", .options = "threads=1,isa=avx512" },
+    { .name = "cpu-avx512-emulated", .kind = "cpu", .options = "threads=2,isa=avx2", .emulated = true },
     { .name = "simt", .kind = "simt", .forward_only = true, .options = "" },
     { .name = "simt-bf16", .kind = "simt", .forward_only = true, .options = "act=bf16" },
     { .name = "simt-f16", .kind = "simt", .forward_only = true, .options = "act=f16" },
@@ -56,6 +60,9 @@ static void open_machines(void)
             continue;
         }
         sca_status s = dev_open(m->kind, m->options, &m->d);
+#if defined(__x86_64__)
+        if (s == SCA_OK && m->emulated) cpu_of(m->d)->kernels = &avx512_emulated;
+#endif
         if (s == SCA_OK && m->trace) s = dev_trace(m->d, m->trace, &m->d);
         /* This machine may lack an instruction set; anything else is a failure. */
         if (s != SCA_OK) snprintf(m->why, sizeof m->why, "%s: %s", m->name, sca_last_error());
