@@ -22,7 +22,7 @@
 #endif
 
 enum { REGIONS = 16, ROUNDS_MOST = 9, ROUNDS_LEAST = 3, THREADS_MOST = 1024 };
-static const double SECONDS_PER_CASE = 12;
+static const double SECONDS_PER_CASE = 12, SECONDS_MOST = 60; /* the second: of the rounds that must be */
 
 static double now_s(void)
 {
@@ -451,7 +451,7 @@ static sca_status time_case(const bench_case *c, bench *b, machine *m, const pee
     double ours[ROUNDS_MOST], theirs[ROUNDS_MOST], peak[ROUNDS_MOST], spent = 0;
     int n = 0;
     bool has_peer = true;
-    for (int round = 0; n < ROUNDS_MOST && (n < ROUNDS_LEAST || spent < SECONDS_PER_CASE); round++) {
+    for (int round = 0; n < ROUNDS_MOST && spent < (n < ROUNDS_LEAST ? SECONDS_MOST : SECONDS_PER_CASE); round++) {
         double start = now_s();
         TRY(c->fn(b, c->n));
         double own = now_s() - start, other = has_peer ? peer_time(p, c->peer) : NAN;
