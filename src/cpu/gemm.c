@@ -12,7 +12,7 @@
 enum {
     PIECE = 6144,    /* elements of a panel's piece: 24 KiB of floats, most of the first-level cache */
     MC = 96,         /* rows of a block: divided by every tile height; 150 KiB of A */
-    MC_ROWS = 192,   /* the same when B must be rearranged for every block */
+    MC_ROWS = 240,   /* the same when B must be rearranged for every block */
     NC = 512,        /* columns of a block: 192 KiB of sums */
     ROW_PANELS = 4,  /* panels that one row meets at once */
     FEW_ROWS = 24,   /* up to here the panels are streamed */
@@ -113,6 +113,25 @@ static void arrange_turned(const gemm_job *j, const void *b, int64_t n0, int64_t
             from = turn;
         }
         k->transpose(dst + i * nr, nr, from, nr, cols, min64(nr, count - i));
+    }
+}
+
+/* c[rows][nr] (+)= a times `line`. Meanwhile what arrange_turned reads for the next columns is fetched: it comes in pieces
+ * too short and too far apart for the machine to foresee. */
+static void turned_tiles(const gemm_job *j, const void *b, int64_t n0, int64_t k0, int64_t rows, int64_t count,
+                         const float *a, int64_t lda, const float *line, float *c)
+{
+    const cpu_kernels *k = j->kernels;
+    int64_t nr = k->nr, tiles = ceil_div(rows, k->mr), blocks = ceil_div(count, nr), at = 0;
+    size_t size = dtype_bytes(j->b_type), bytes = (size_t)(nr * min64(nr, j->N - n0 - nr)) * size;
+    for (int64_t i = 0; i < tiles; i++) {
+        for (int64_t p = blocks * i / tiles; n0 + nr < j->N && p < blocks * (i + 1) / tiles; p++) {
+            const char *next = (const char *)b + (size_t)((k0 + p * nr) * j->N + (n0 + nr) * nr) * size;
+            for (size_t l = 0; l < bytes; l += 64) __builtin_prefetch(next + l, 0, 2);
+        }
+        int64_t to = rows * (i + 1) / tiles;
+        k->tile((int)(to - at), count, a + at * lda, lda, line, nr, c + at * nr, nr, k0 > 0);
+        at = to;
     }
 }
 
@@ -227,7 +246,10 @@ static void many_rows_task(void *context, int64_t task, int thread)
                 panel_tiles(k, rows, count, a_copy, ld, panel, j->b_type, c, k0 > 0);
             } else {
                 arrange(j, b, n0 + n, k0, count, line, turn);
-                cpu_tiles(k, nr, rows, count, a_copy, ld, line, nr, c, nr, k0 > 0);
+                if (j->b_kind == GEMM_TURNED)
+                    turned_tiles(j, b, n0 + n, k0, rows, count, a_copy, ld, line, c);
+                else
+                    cpu_tiles(k, nr, rows, count, a_copy, ld, line, nr, c, nr, k0 > 0);
             }
             if (k0 + count == j->K) finish(j, batch, m0, rows, n0 + n, c);
         }
@@ -264,7 +286,8 @@ static void cut(plan *p)
 {
     const gemm_job *j = &p->job;
     int64_t nr = j->kernels->nr, enough = 4 * (int64_t)p->c->threads, batches = j->batch[0] * j->batch[1];
-    p->mc = min64(round_up(j->M, j->kernels->mr), j->b_kind == GEMM_PANELS ? MC : MC_ROWS);
+    p->m_blocks = ceil_div(j->M, j->b_kind == GEMM_PANELS ? MC : MC_ROWS);
+    p->mc = round_up(ceil_div(j->M, p->m_blocks), j->kernels->mr);
     p->m_blocks = ceil_div(j->M, p->mc);
     p->n_blocks = ceil_div(j->N, NC);
     if (p->m_blocks * p->n_blocks * batches < enough) p->n_blocks = ceil_div(enough, p->m_blocks * batches);

@@ -75,17 +75,17 @@ static void run_gather(const gather *g)
 typedef struct pool {
     const cpu *c;
     tensor dx, da, dy, y, lse, x, pe, a, r;
-    int64_t J, wide, ld, ldw, chunks; /* wide: J rounded to whole panels */
+    int64_t J, wide, ld, ldw, chunks; /* wide: J rounded to half panels */
     float *part;                      /* [N chunks][J][ld] */
 } pool;
 
 typedef struct pool_at {
-    float *a_up, *dy_up; /* [wide / nr][C][nr] */
+    float *a_up, *dy_up; /* [wide / nr][C][lanes of the panel] */
     float *stack;        /* [C / nr][2 wide][nr]: dy, then a */
     float *lse, *delta;  /* [wide] */
     float *key;          /* [TOKENS][ld]: x + pe */
     float *weight;       /* [TOKENS][ldw]: probabilities, then the scores' gradients */
-    float *out;          /* [TOKENS][nr] */
+    float *out;          /* [TOKENS][ld] */
 } pool_at;
 
 static int64_t pool_cut(const pool *p, float *base, pool_at *t)
@@ -99,9 +99,12 @@ static int64_t pool_cut(const pool *p, float *base, pool_at *t)
     t->delta = cut(&c, p->wide);
     t->key = cut(&c, TOKENS * p->ld);
     t->weight = cut(&c, TOKENS * p->ldw);
-    t->out = cut(&c, TOKENS * nr);
+    t->out = cut(&c, TOKENS * p->ld);
     return c.used;
 }
+
+/* The last panel may be a half one. */
+static int64_t lanes_at(const pool *p, int64_t j) { return min64(p->c->kernels->nr, p->wide - j); }
 
 /* Lanes without a query have probability 0. */
 static void pool_load(const pool *p, const pool_at *t, int64_t n)
@@ -109,11 +112,12 @@ static void pool_load(const pool *p, const pool_at *t, int64_t n)
     const cpu_kernels *k = p->c->kernels;
     int64_t nr = k->nr, C = p->x.dim[2], J = p->J;
     const float *lse = (const float *)p->lse.data + n * p->lse.stride[0];
-    memset(t->a_up + (p->wide - nr) * C, 0, (size_t)(nr * C) * sizeof(float));
-    memset(t->dy_up + (p->wide - nr) * C, 0, (size_t)(nr * C) * sizeof(float));
+    memset(t->a_up, 0, (size_t)(p->wide * C) * sizeof(float));
+    memset(t->dy_up, 0, (size_t)(p->wide * C) * sizeof(float));
     for (int64_t j = 0; j < J; j += nr) {
-        k->transpose(t->a_up + j * C, nr, row(&p->a, n, j), p->a.stride[1], min64(nr, J - j), C);
-        k->transpose(t->dy_up + j * C, nr, row(&p->dy, n, j), p->dy.stride[1], min64(nr, J - j), C);
+        int64_t lanes = lanes_at(p, j), here = min64(nr, J - j);
+        k->transpose(t->a_up + j * C, lanes, row(&p->a, n, j), p->a.stride[1], here, C);
+        k->transpose(t->dy_up + j * C, lanes, row(&p->dy, n, j), p->dy.stride[1], here, C);
     }
     memset(t->stack, 0, (size_t)(2 * p->wide * round_up(C, nr)) * sizeof(float));
     to_panels(k, &p->dy, n, J, 0, 2 * p->wide, t->stack);
@@ -136,20 +140,26 @@ static void pool_step(const pool *p, const pool_at *t, int64_t n, int64_t s0, in
     for (int64_t s = 0; s < count; s++)
         k->add(t->key + s * p->ld, x + s * ldx, (const float *)p->pe.data + (s0 + s) * p->pe.stride[0], C);
     for (int64_t j = 0; j < p->wide; j += nr) {
-        cpu_tiles(k, nr, count, C, t->key, p->ld, t->a_up + j * C, nr, t->weight + j, p->ldw, false);
-        cpu_tiles(k, nr, count, C, x, ldx, t->dy_up + j * C, nr, slopes + j, p->ldw, false);
-        k->weigh(nr, count, t->weight + j, p->ldw, 1.0f, NULL, NULL, t->lse + j);
-        k->weigh_bwd(nr, count, t->weight + j, slopes + j, p->ldw, t->delta + j, 1.0f);
+        int64_t lanes = lanes_at(p, j);
+        cpu_tiles(k, lanes, count, C, t->key, p->ld, t->a_up + j * C, lanes, t->weight + j, p->ldw, false);
+        cpu_tiles(k, lanes, count, C, x, ldx, t->dy_up + j * C, lanes, slopes + j, p->ldw, false);
+        k->weigh(lanes, count, t->weight + j, p->ldw, 1.0f, NULL, NULL, t->lse + j);
+        k->weigh_bwd(lanes, count, t->weight + j, slopes + j, p->ldw, t->delta + j, 1.0f);
     }
     for (int64_t c = 0; c < C && da; c += nr)
         cpu_tiles_cols(k, nr, p->J, count, slopes, p->ldw, t->key + c, p->ld, da + c, p->ld, true);
     if (!tensor_given(p->dx)) return;
     float *dx = (float *)p->dx.data + n * p->dx.stride[0] + s0 * p->dx.stride[1];
     const float *r = tensor_given(p->r) ? row(&p->r, n, s0) : NULL;
-    for (int64_t c = 0; c < C; c += nr) {
-        cpu_tiles(k, nr, count, 2 * p->wide, t->weight, p->ldw, t->stack + c * 2 * p->wide, nr, t->out, nr, false);
-        k->finish(count, min64(nr, C - c), t->out, dx + c, p->dx.stride[1], NULL, r ? r + c : NULL, p->r.stride[1],
-                  1.0f, ACT_NONE);
+    for (int64_t c = 0; c < C; c += nr)
+        cpu_tiles(k, nr, count, 2 * p->wide, t->weight, p->ldw, t->stack + c * 2 * p->wide, nr, t->out + c, p->ld,
+                  false);
+    for (int64_t s = 0; s < count; s++) {
+        float *to = dx + s * p->dx.stride[1];
+        if (r)
+            k->add(to, t->out + s * p->ld, r + s * p->r.stride[1], C);
+        else
+            memcpy(to, t->out + s * p->ld, (size_t)C * sizeof *to);
     }
 }
 
@@ -171,7 +181,7 @@ void cpu_image_pool_bwd(dev *d, tensor dx, tensor da, tensor dy, tensor y, tenso
     pool p = { .c = cpu_of(d), .dx = dx, .da = da, .dy = dy, .y = y, .lse = lse, .x = x, .pe = pe, .a = a, .r = r };
     int64_t nr = p.c->kernels->nr, N = a.dim[0];
     p.J = a.dim[1];
-    p.wide = round_up(p.J, nr);
+    p.wide = round_up(p.J, nr / 2);
     p.ld = round_up(x.dim[2], nr) + PAD;
     p.ldw = 2 * p.wide + PAD;
     p.chunks = ceil_div(x.dim[1], CHUNK);
