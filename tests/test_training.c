@@ -750,9 +750,8 @@ int main(int argc, char **argv)
         RUN(gpt2_default);
         RUN(llama_default);
         RUN(every_variant);
+        RUN(gpt2_all);
     }
-    device = "ref";
-    RUN(gpt2_all);
     RUN(gpt2_all_recomputed);
     return check_done();
 }
