@@ -241,4 +241,27 @@ int64_t loader_position(const loader *l);
 int64_t loader_images(const loader *l); /* of one epoch */
 void loader_close(loader *l);           /* accepts NULL */
 
+/* ---- stores (store.c, prepare.c) -------------------------------------------------------------------------------- */
+
+typedef struct prepare_options {
+    config_dataset set; /* what is prepared */
+    const char *to;     /* the store */
+    bool pack;          /* the image files, too */
+    sca_image_options photo;
+    int threads;
+    int rank, size;
+    /* A barrier that carries a failure, when there are several ranks (comm_agree). */
+    sca_status (*agree)(void *user, sca_status mine);
+    void *ranks;
+    /* Image embeddings of embedding.bytes each; NULL: none. Called by one thread. */
+    sca_status (*embed)(void *user, const sca_image *photo, void *out);
+    void *embedder;
+    embeddings_info embedding;
+} prepare_options;
+
+/* Decodes every image once and writes index, masks, files and embeddings to a store (kind `store`), with which training
+ * makes the same batches. Work that was interrupted goes on from the part files beside `to` (TO.part-RANK), which are
+ * removed at the end. *table: counts for people, at rank 0; else "". Called by every rank. */
+sca_status prepare_store(const prepare_options *o, str *table);
+
 #endif

@@ -33,6 +33,18 @@ static const dataset_kind kinds[] = {
       .close = text_close,
       .annotations = true,
       .texts = true },
+    { .name = "store",
+      .default_split = "",
+      .open = store_open,
+      .read = store_read,
+      .close = store_close,
+      .annotations = true,
+      .own_task = true,
+      .image = store_image,
+      .mask = store_mask,
+      .size = store_size,
+      .embeddings = store_embeddings,
+      .embedding = store_embedding },
     { .name = "synthetic",
       .default_split = "train",
       .open = synthetic_open,
@@ -111,7 +123,7 @@ static void fill_in(config_dataset *set, const dataset_kind *kind)
 {
     if (!set->split[0]) put(set->split, sizeof set->split, kind->default_split);
     if (strcmp(set->split, "validation") == 0) put(set->split, sizeof set->split, "val");
-    if (!set->task[0]) put(set->task, sizeof set->task, "caption");
+    if (!set->task[0] && !kind->own_task) put(set->task, sizeof set->task, "caption");
 }
 
 /* Of a reader that chooses the split itself, the name is only known now. */

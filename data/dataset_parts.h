@@ -16,6 +16,7 @@ typedef struct dataset_kind {
     const void *rule;           /* what tells rows with the same functions apart     */
     bool annotations, images;   /* must be given                                     */
     bool texts;                 /* no images at all                                  */
+    bool own_task;              /* the file says which, where the settings do not    */
     /* Thread-safe; NULL: the file at the sample's path, the masks of the index, no size, no embeddings. */
     sca_status (*image)(const dataset *d, int64_t index, const sca_image_options *o, sca_image *out);
     sca_status (*mask)(const dataset *d, int64_t index, const sample_region *r, int width, int height,
@@ -126,6 +127,16 @@ sca_status sbu_open(dataset *d);
 sca_status text_open(dataset *d);
 sca_status text_read(const dataset *d, int64_t index, data_sample *out);
 void text_close(dataset *d);
+
+sca_status store_open(dataset *d);
+sca_status store_read(const dataset *d, int64_t index, data_sample *out);
+sca_status store_image(const dataset *d, int64_t index, const sca_image_options *o, sca_image *out);
+sca_status store_mask(const dataset *d, int64_t index, const sample_region *r, int width, int height,
+                      mask_runs *out, bool *found);
+bool store_size(const dataset *d, int64_t index, int *width, int *height);
+const embeddings_info *store_embeddings(const dataset *d);
+sca_status store_embedding(const dataset *d, int64_t index, void *out);
+void store_close(dataset *d);
 
 sca_status synthetic_open(dataset *d);
 sca_status synthetic_read(const dataset *d, int64_t index, data_sample *out);

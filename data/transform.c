@@ -73,7 +73,7 @@ static bool is_bad_input(sca_status s) { return s == SCA_ERR_IO || s == SCA_ERR_
 static sca_status read_photo(work *w, bool *usable)
 {
     *usable = true;
-    if (dataset_size(w->d, w->image, &w->width, &w->height) && !w->o->pixels) return SCA_OK;
+    if (w->o->embeddings && dataset_size(w->d, w->image, &w->width, &w->height)) return SCA_OK;
     sca_status status = dataset_image(w->d, w->image, &w->sample, &w->o->photo, &w->photo);
     w->width = w->photo.width;
     w->height = w->photo.height;
