@@ -230,12 +230,21 @@ typedef struct sca_score_options {
 SCA_API sca_status sca_score(const sca_score_options *o, char **scores, char **notes);
 
 typedef struct sca_prepare_options {
-    const char *kind;        /* "meteor": METEOR's word lists, synonyms and paraphrases */
-    const char *annotations; /* folder or file that it is made from                     */
-    const char *to;          /* the file to write                                       */
+    const char *kind;        /* "meteor": METEOR's word lists, synonyms and paraphrases; else a kind of data set */
+    const char *annotations; /* folder or file that it is made from                                              */
+    const char *to;          /* the file to write                                                                */
+    /* A data set becomes a store (HDF5) that training and evaluation read as kind `store`: */
+    const char *images;       /* folder                                                                 */
+    const char *split, *task; /* NULL: train, caption                                                   */
+    int pack;                 /* the image files, too                                                   */
+    const char *embeddings;   /* "f16", "f32": image embeddings of `model`, too; NULL: none             */
+    sca_model *model;
+    const sca_config *config; /* run.exif, run.max_pixels, run.threads; NULL: the defaults              */
+    char **table;             /* counts of what is there and what was left out, for people; sca_free    */
 } sca_prepare_options;
 
-/* Makes one file that is quick to open from files in formats of others. */
+/* Makes one file that is quick to open from files in formats of others. Called by every rank; an interrupted data set
+ * goes on from the part files beside `to`. */
 SCA_API sca_status sca_prepare(const sca_prepare_options *o);
 
 /* ---- tokenizers ---------------------------------------------------------------------------------- */

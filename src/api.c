@@ -536,11 +536,102 @@ sca_status sca_score(const sca_score_options *o, char **scores, char **notes)
 
 /* ---- prepared files ------------------------------------------------------------------------------------ */
 
+/* What turns photos into image embeddings of the stored type. */
+typedef struct embedder {
+    model *m;
+    float *pixels, *values; /* (S, S, 3) (g * g, C) */
+    size_t count;
+    bool f16;
+} embedder;
+
+static sca_status embed(void *user, const sca_image *photo, void *out)
+{
+    embedder *e = user;
+    const model_config *c = model_sizes(e->m);
+    scene *s;
+    int width, height;
+    TRY(image_pixels(photo, c->sam.image, c->mean, c->std, e->pixels, &width, &height));
+    TRY(scene_open(e->m, e->pixels, width, height, photo->width, photo->height, &s));
+    sca_status status = scene_embedding(s, e->f16 ? e->values : out);
+    uint16_t *halves = out;
+    for (size_t i = 0; i < e->count && e->f16 && status == SCA_OK; i++) halves[i] = f32_to_f16(e->values[i]);
+    scene_close(s);
+    return status;
+}
+
+static sca_status embedder_init(const sca_prepare_options *o, embedder *e, prepare_options *to, char key[17])
+{
+    bool f16 = strcmp(o->embeddings, "f16") == 0;
+    if (!f16 && strcmp(o->embeddings, "f32") != 0)
+        return status_fail(SCA_ERR_ARGUMENT, "embeddings are '%s', expected f16 or f32", o->embeddings);
+    if (!o->model) return status_fail(SCA_ERR_ARGUMENT, "embeddings need a model");
+    const model_config *c = model_sizes(o->model->inner);
+    int grid = c->sam.image / c->sam.patch;
+    size_t side = (size_t)c->sam.image, count = (size_t)grid * (size_t)grid * (size_t)c->sam.channels;
+    TRY(model_encoder_key(o->model->inner, key));
+    *e = (embedder){ .m = o->model->inner, .count = count, .f16 = f16 };
+    e->pixels = mem_alloc(side * side * 3 * sizeof *e->pixels);
+    e->values = mem_alloc(count * sizeof *e->values);
+    if (!e->pixels || !e->values) return mem_fail(side * side * 3 * sizeof *e->pixels, "the model's image");
+    to->embed = embed;
+    to->embedder = e;
+    to->embedding = (embeddings_info){
+        .grid = grid, .channels = (int)c->sam.channels, .f16 = f16, .bytes = count * (f16 ? 2 : 4), .encoder = key
+    };
+    return SCA_OK;
+}
+
+static sca_status agree_ranks(void *user, sca_status mine) { return comm_agree(user, mine); }
+
+static sca_status set_text(char *to, size_t size, const char *text, const char *what)
+{
+    size_t n = text ? strlen(text) : 0;
+    if (n >= size)
+        return status_fail(SCA_ERR_ARGUMENT, "%s has %zu bytes, expected at most %zu", what, n, size - 1);
+    if (text) memcpy(to, text, n + 1);
+    return SCA_OK;
+}
+
+static sca_status fill_prepare(const sca_prepare_options *o, prepare_options *to)
+{
+    const config *c = o->config;
+    config_dataset *set = &to->set;
+    *to = (prepare_options){ .to = o->to, .pack = o->pack != 0, .threads = 1, .size = 1 };
+    TRY(set_text(set->kind, sizeof set->kind, o->kind, "the kind"));
+    TRY(set_text(set->annotations, sizeof set->annotations, o->annotations, "annotations"));
+    TRY(set_text(set->images, sizeof set->images, o->images, "images"));
+    TRY(set_text(set->split, sizeof set->split, o->split ? o->split : "train", "the split"));
+    TRY(set_text(set->task, sizeof set->task, o->task, "the task"));
+    if (c) to->photo = (sca_image_options){ .honour_exif = c->run_exif, .max_pixels = c->run_max_pixels };
+    if (c && c->run_threads > 0) to->threads = (int)c->run_threads;
+    if (!world) return SCA_OK;
+    to->rank = world->rank;
+    to->size = world->size;
+    to->ranks = world;
+    to->agree = agree_ranks;
+    return SCA_OK;
+}
+
+static sca_status prepare_set(const sca_prepare_options *o)
+{
+    prepare_options to;
+    embedder e = { 0 };
+    char key[17];
+    str table = { 0 };
+    TRY(fill_prepare(o, &to));
+    sca_status status = o->embeddings ? embedder_init(o, &e, &to, key) : SCA_OK;
+    if (status == SCA_OK) status = prepare_store(&to, &table);
+    if (status == SCA_OK && o->table) status = str_take(&table, o->table);
+    mem_free(e.values);
+    mem_free(e.pixels);
+    str_free(&table);
+    return status;
+}
+
 sca_status sca_prepare(const sca_prepare_options *o)
 {
+    if (o->table) *o->table = NULL;
     if (!o->kind || !o->annotations || !o->to)
         return status_fail(SCA_ERR_ARGUMENT, "kind, annotations and to are needed to prepare a file");
-    if (strcmp(o->kind, "meteor") != 0)
-        return status_fail(SCA_ERR_ARGUMENT, "the kind '%s' cannot be prepared, expected meteor", o->kind);
-    return meteor_make(o->annotations, o->to);
+    return strcmp(o->kind, "meteor") == 0 ? meteor_make(o->annotations, o->to) : prepare_set(o);
 }

@@ -1,6 +1,7 @@
 /* export.c - a model written as files, and described without being loaded. */
 #include "model/inside.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- export ------------------------------------------------------------------------------------------ */
@@ -199,4 +200,32 @@ sca_status model_info(const config *c, str *json)
     sources_close(&from);
     model_config_free(&sizes);
     return status;
+}
+
+/* ---- identity of the encoder ---------------------------------------------------------------------------- */
+
+/* FNV-1a over words. */
+static uint64_t mix_values(uint64_t h, const uint32_t *values, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) h = (h ^ values[i]) * 0x100000001b3u;
+    return h;
+}
+
+sca_status model_encoder_key(const model *m, char key[17])
+{
+    const param_set *params = &m->net.params;
+    uint64_t h = mix_values(0xcbf29ce484222325u, &(uint32_t){ (uint32_t)m->sizes.sam.image }, 1);
+    for (size_t i = 0; i < params->n; i++) {
+        const param_entry *e = &params->entries[i];
+        if (!text_starts(e->name, "vision_encoder.")) continue;
+        size_t bytes = (size_t)param_count(e) * sizeof(float);
+        uint32_t *values = mem_alloc(bytes);
+        if (!values) return mem_fail(bytes, e->name);
+        sca_status status = model_value(m, i, DT_F32, values);
+        if (status == SCA_OK) h = mix_values(h, values, param_count(e));
+        mem_free(values);
+        TRY(status);
+    }
+    snprintf(key, 17, "%016llx", (unsigned long long)h);
+    return SCA_OK;
 }

@@ -458,6 +458,8 @@ sca_status model_info(const config *c, str *json);
 sca_status model_plan(const config *c, int regions, str *json);
 /* directory (config.json, model.safetensors, tokenizer files) or one .safetensors file; type DT_NONE: as stored. */
 sca_status model_export(const model *m, const char *path, dtype type, bool trained_only);
+/* What tells one image encoder from another: a number of its weights' values, as text. */
+sca_status model_encoder_key(const model *m, char key[17]);
 
 typedef struct scene scene;
 /* pixels (S,S,3) float32 normalised and padded, valid (height, width) of them. */
