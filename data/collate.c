@@ -12,11 +12,11 @@ static sca_status get(void **out, size_t a, size_t b, size_t size, bool wanted)
     return *out ? SCA_OK : mem_fail(bytes, "a batch");
 }
 
-static sca_status get_arrays(const loader_options *o, const dataset *first, batch_store *b)
+static sca_status get_arrays(const loader_options *o, batch_store *b)
 {
     size_t B = (size_t)o->batch_images, m = (size_t)o->regions_per_image, side = (size_t)o->side;
     size_t mask = (size_t)o->mask_side * (size_t)o->mask_side, embedding = 0;
-    if (o->embeddings) embedding = dataset_embeddings(first)->bytes;
+    if (b->embedding) embedding = b->embedding->bytes;
     struct {
         void **to;
         size_t a, b, size;
@@ -50,7 +50,8 @@ sca_status batch_store_init(const loader_options *o, const dataset *first, batch
         e->regions = mem_zero((size_t)o->regions_per_image, sizeof *e->regions);
         if (!e->regions) return mem_fail((size_t)o->regions_per_image * sizeof *e->regions, "a batch");
     }
-    return get_arrays(o, first, b);
+    if (o->embeddings) b->embedding = dataset_embeddings(first);
+    return get_arrays(o, b);
 }
 
 void batch_store_free(const loader_options *o, batch_store *b)
@@ -144,6 +145,11 @@ sca_status collate(const loader_options *o, batch_store *b, int n)
     loader_batch *v = &b->view;
     v->pixels = b->pixels;
     v->embeddings = b->embeddings;
+    if (b->embedding) {
+        v->embeddings_f16 = b->embedding->f16;
+        v->grid = b->embedding->grid;
+        v->channels = b->embedding->channels;
+    }
     v->valid = (const int(*)[2])b->valid;
     v->original = (const int(*)[2])b->original;
     v->boxes = (const double(*)[4])b->boxes;

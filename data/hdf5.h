@@ -30,7 +30,7 @@ void hdf5_abort(hdf5_out *f);        /* accepts NULL */
 /* A file whose root group holds such arrays; others are left out. Everything is checked against the file's size. */
 typedef struct hdf5 hdf5;
 sca_status hdf5_open(const char *path, hdf5 **out);
-/* The values (8-byte aligned; element order of the machine, which is little-endian). dim -1: any, and it is filled in.
+/* The values (aligned to an element; little-endian, as the machine is). dim -1: any, and it is filled in.
  * Absent, or of another type or shape: SCA_ERR_FORMAT. */
 sca_status hdf5_get(const hdf5 *f, const char *name, hdf5_type type, int rank, int64_t *dim, const void **values);
 bool hdf5_has(const hdf5 *f, const char *name);

@@ -11,12 +11,14 @@ enum { DEPTH = 8, ARRAYS_MOST = 4096, STEPS_MOST = 100000, NAME_MOST = 1024 };
 typedef struct entry {
     hdf5_array array;
     uint64_t at, bytes;
+    void *copy; /* of values that lie at an odd place, as the library may put them; else NULL */
 } entry;
 
 struct hdf5 {
     file_view file;
     entry *entries;
     size_t n, cap;
+    uint64_t copied;
     int steps; /* nodes and messages read: a file may lead in circles */
 };
 
@@ -149,6 +151,17 @@ static sca_status keep(hdf5 *f, const entry *e)
     return SCA_OK;
 }
 
+/* Together no more than the file: its arrays might all claim the same bytes. */
+static sca_status copy_values(hdf5 *f, entry *e)
+{
+    f->copied += e->bytes;
+    if (f->copied > f->file.bytes) return wrong(f, e->at, "arrays that do not overlap");
+    e->copy = mem_alloc(e->bytes);
+    if (!e->copy) return mem_fail(e->bytes, "an array");
+    memcpy(e->copy, f->file.data + e->at, e->bytes);
+    return SCA_OK;
+}
+
 /* Its values fill what its shape says, within the file; what is not stored so is left out. */
 static sca_status check_array(hdf5 *f, header *h)
 {
@@ -158,12 +171,15 @@ static sca_status check_array(hdf5 *f, header *h)
         if (__builtin_mul_overflow(bytes, h->e.array.dim[i], &bytes))
             return wrong(f, h->e.at, "an array that fits into the file");
     if (bytes == 0) h->e.at = 0;
-    if (bytes && (bytes != h->e.bytes || !within(f, h->e.at, bytes) || h->e.at % 8))
+    if (bytes && (bytes != h->e.bytes || !within(f, h->e.at, bytes)))
         return status_fail(SCA_ERR_FORMAT, "%s: '%s' has %llu bytes at %llu, expected %llu within the file",
                            f->file.path, h->e.array.name, (unsigned long long)h->e.bytes,
                            (unsigned long long)h->e.at, (unsigned long long)bytes);
     h->e.bytes = bytes;
-    return keep(f, &h->e);
+    if (h->e.at % hdf5_bytes(h->e.array.type)) TRY(copy_values(f, &h->e));
+    sca_status status = keep(f, &h->e);
+    if (status != SCA_OK) mem_free(h->e.copy);
+    return status;
 }
 
 static sca_status read_object(hdf5 *f, const names *heap, uint64_t name, uint64_t at)
@@ -244,6 +260,7 @@ sca_status hdf5_open(const char *path, hdf5 **out)
 void hdf5_close(hdf5 *f)
 {
     if (!f) return;
+    for (size_t i = 0; i < f->n; i++) mem_free(f->entries[i].copy);
     file_unmap(&f->file);
     mem_free(f->entries);
     mem_free(f);
@@ -279,6 +296,6 @@ sca_status hdf5_get(const hdf5 *f, const char *name, hdf5_type type, int rank, i
                            "%s with %d, as the other arrays say",
                            f->file.path, name, types[e->array.type], e->array.rank,
                            (unsigned long long)e->array.dim[0], types[type], rank);
-    *values = e->bytes ? (const void *)(f->file.data + e->at) : nothing;
+    *values = e->copy ? e->copy : e->bytes ? (const void *)(f->file.data + e->at) : nothing;
     return SCA_OK;
 }

@@ -294,7 +294,7 @@ sca_status hdf5_create(const char *path, const hdf5_array *arrays, size_t n, hdf
     f->arrays = mem_alloc(n * sizeof *arrays);
     f->bytes = mem_zero(n, sizeof *f->bytes);
     if (!f->path || !f->arrays || !f->bytes) TRY_GOTO(fail, mem_fail(n * sizeof *arrays, "a file"));
-    memcpy(f->arrays, arrays, n * sizeof *arrays);
+    if (n) memcpy(f->arrays, arrays, n * sizeof *arrays);
     TRY_GOTO(fail, make_plan(f, &p));
     TRY_GOTO(fail, file_out_open(path, &f->file));
     TRY_GOTO(fail, write_header(f, &p));

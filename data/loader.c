@@ -96,7 +96,7 @@ static example_places places_of(const loader *l, batch_store *b, int kept)
     example_places to = { 0 };
     if (b->pixels) to.pixels = b->pixels + at * side * side * 3;
     if (b->masks) to.masks = b->masks + at * (size_t)o->regions_per_image * mask;
-    if (b->embeddings) to.embedding = b->embeddings + at * dataset_embeddings(l->sets[0])->bytes;
+    if (b->embeddings) to.embedding = b->embeddings + at * b->embedding->bytes;
     return to;
 }
 

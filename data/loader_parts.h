@@ -125,6 +125,7 @@ typedef struct batch_store { /* the arrays that a loader_batch points into */
     size_t ids_cap, labels_cap;
     int64_t *image_ids, *region_ids;
     skip_list skipped;
+    const embeddings_info *embedding; /* NULL: pixels */
 } batch_store;
 sca_status batch_store_init(const loader_options *o, const dataset *first, batch_store *b);
 void batch_store_free(const loader_options *o, batch_store *b);

@@ -176,7 +176,10 @@ static sca_status open_part(preparing *p, file_log **out)
     sca_status status = file_log_open(path, end, out);
     if (status == SCA_OK && end == 0) {
         status = file_log_put(*out, p->key, KEY_BYTES);
-        if (status != SCA_OK) file_log_close(*out);
+        if (status != SCA_OK) {
+            file_log_close(*out);
+            *out = NULL;
+        }
     }
     mem_free(path);
     return status;

@@ -17,7 +17,7 @@ typedef struct store {
     json_t *about;
     int64_t images, regions;
     const int64_t *image_id, *region_id;
-    const int32_t *size, *decoded, *box; /* (n, 2) (n, 2) (R, 4) */
+    const int32_t *size, *decoded, *box;                                /* (n, 2) (n, 2) (R, 4) */
     places paths, image_regions, region_phrases, phrases, masks, files; /* files.first NULL: not packed */
     const uint8_t *embeddings;                                          /* NULL: none */
     embeddings_info embedding;

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct sca_model {
     model *inner;
@@ -603,7 +604,7 @@ static sca_status fill_prepare(const sca_prepare_options *o, prepare_options *to
     TRY(set_text(set->split, sizeof set->split, o->split ? o->split : "train", "the split"));
     TRY(set_text(set->task, sizeof set->task, o->task, "the task"));
     if (c) to->photo = (sca_image_options){ .honour_exif = c->run_exif, .max_pixels = c->run_max_pixels };
-    if (c && c->run_threads > 0) to->threads = (int)c->run_threads;
+    if (c) to->threads = c->run_threads > 0 ? (int)c->run_threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
     if (!world) return SCA_OK;
     to->rank = world->rank;
     to->size = world->size;

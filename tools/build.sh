@@ -16,7 +16,7 @@ build_type=${SCA_BUILD_TYPE:-Release}
 packages="gcc g++ cmake ninja-build pkg-config libyaml-dev libjansson-dev zlib1g-dev libpcre2-dev
 libturbojpeg0-dev libjpeg62-turbo-dev libpng-dev libexif-dev libsentencepiece-dev libutf8proc-dev libzstd-dev
 libstemmer-dev libcairo2-dev fonts-dejavu-core"
-[ -z "${SCA_BUILD_TESTS:-}" ] || packages="$packages clang libclang-rt-14-dev clang-format clang-tidy git libopenmpi-dev openmpi-bin"
+[ -z "${SCA_BUILD_TESTS:-}" ] || packages="$packages clang libclang-rt-14-dev clang-format clang-tidy git libopenmpi-dev openmpi-bin libhdf5-dev"
 [ -z "${SCA_BUILD_BROWSER:-}" ] || packages="$packages chromium"
 
 missing=

@@ -47,9 +47,16 @@ static const command commands[] = {
       "Runs again after an interruption, the same command goes on where it stopped. Under `mpirun -n N` the images "
       "are\n"
       "shared out; the results are the same. A report is written to eval.output.\n" },
-    { "prepare", "KIND --annotations FILE|DIR --to FILE", "a file that is quick to open, from files of others",
-      PREPARE, run_prepare,
-      "KIND meteor: the folder of METEOR's word lists; tools/meteor_data.sh obtains them and calls this.\n" },
+    { "prepare", "KIND --annotations FILE|DIR --images DIR [--split NAME] [--jpeg] [--embeddings f16] --to FILE.h5",
+      "a file that is quick to open, from files of others", PREPARE | MODEL | PHOTO | RUN, run_prepare,
+      "KIND is a kind of data set: coco, visual_genome, objects365, ... (see the guide). Every image is decoded "
+      "once; "
+      "the\n"
+      "store is then read as kind `store`. An interrupted run goes on where it stopped; under `mpirun -n N` the "
+      "images "
+      "are\n"
+      "shared out. KIND meteor: the folder of METEOR's word lists; tools/meteor_data.sh obtains them and calls "
+      "this.\n" },
     { "score", "PREDICTIONS.json [--references CAPTIONS.json] [--format text|json|markdown] [--per-item]",
       "caption metrics of a file of predictions", SCORE, run_score,
       "Reads the official inference file (a JSON list, or one record per line) or COCO results with --references.\n"
