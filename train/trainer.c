@@ -595,7 +595,13 @@ static void loader_settings(trainer *t, loader_options *o)
 static sca_status open_data(trainer *t)
 {
     loader_options o;
+    char encoder[17];
     loader_settings(t, &o);
+    for (size_t i = 0; i < o.n_sets && o.embeddings && !o.encoder; i++) {
+        if (strcmp(o.sets[i].kind, "store") != 0) continue;
+        TRY(model_encoder_key(t->m, encoder)); /* embeddings must be those of this model */
+        o.encoder = encoder;
+    }
     t->skips_known |= !first_rank(t);
     TRY(loader_open(&o, &t->data));
     t->skips_known = false;
