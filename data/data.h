@@ -259,8 +259,8 @@ typedef struct prepare_options {
     embeddings_info embedding;
 } prepare_options;
 
-/* Decodes every image once and writes index, masks, files and embeddings to a store (kind `store`), with which training
- * makes the same batches. Work that was interrupted goes on from the part files beside `to` (TO.part-RANK), which are
+/* Decodes every image once and writes index, masks (label maps apart), files and embeddings to a store (kind `store`),
+ * with which training makes the same batches. Work that was interrupted goes on from the part files beside `to` (TO.part-RANK), which are
  * removed at the end. *table: counts for people, at rank 0; else "". Called by every rank. */
 sca_status prepare_store(const prepare_options *o, str *table);
 

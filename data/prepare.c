@@ -364,7 +364,9 @@ static sca_status run(preparing *p, str *table)
 sca_status prepare_store(const prepare_options *o, str *table)
 {
     preparing p = { .o = o };
-    sca_status status = dataset_open_masks(&o->set, &p.d);
+    /* A label map is decoded for each of its segments: too slow to be done for a whole set. */
+    bool masks = strcmp(o->set.kind, "coco_panoptic") != 0;
+    sca_status status = masks ? dataset_open_masks(&o->set, &p.d) : dataset_open(&o->set, &p.d);
     if (status == SCA_OK && !dataset_pictures(p.d))
         status = status_fail(SCA_ERR_ARGUMENT, "kind %s: it has no images to prepare; train reads it as it is",
                              o->set.kind);

@@ -2,6 +2,8 @@
 #define CLI_DIR SCA_BUILD "/cli-test-score"
 #include "cli.h"
 
+#include "data/data.h"
+
 #define RECORDS CLI_DIR "/records.json"
 #define COCO CLI_DIR "/coco.json"
 #define CAPTIONS CLI_DIR "/captions.json"
@@ -55,10 +57,39 @@ static void wrong_use(void)
     cli_expect("prepare meteor --annotations " CLI_DIR " --to " CLI_DIR "/x", 1, "", "english.words");
 }
 
+/* ---- data sets made into stores ------------------------------------------------------------------------------ */
+
+static void prepare_sets(void)
+{
+    config_dataset set = { .kind = "store", .annotations = CLI_DIR "/e.h5" };
+    dataset *d = NULL;
+    cli_expect("prepare synthetic --annotations count=3,size=32 --split val --task recognition --jpeg --to " CLI_DIR
+               "/s.h5",
+               0, "bytes of image files", "");
+    cli_expect("prepare synthetic --annotations count=2,size=32 --embeddings f16 --model " CLI_MODEL
+               " --to " CLI_DIR "/e.h5",
+               0, "bytes of image embeddings", "");
+    cli_expect("prepare synthetic --embeddings f16 --to " CLI_DIR "/x.h5", 2, "", "--model");
+    cli_expect("prepare synthetic --embeddings f64 --model " CLI_MODEL " --to " CLI_DIR "/x.h5", 1, "",
+               "expected f16 or f32");
+    cli_expect("prepare coco --annotations none.json --to " CLI_DIR "/x.h5", 1, "", "give 'images'");
+    cli_expect("prepare synthetic --split dev --to " CLI_DIR "/x.h5", 1, "", "expected train, val or test");
+    CHECK(!file_exists(CLI_DIR "/x.h5") && !file_exists(CLI_DIR "/e.h5.part-0"));
+    CHECK_OK(dataset_open(&set, &d));
+    const embeddings_info *e = d ? dataset_embeddings(d) : NULL;
+    CHECK(e && e->f16 && e->grid > 0 && strlen(e->encoder) == 16);
+    dataset_close(d);
+    strcpy(set.annotations, CLI_DIR "/s.h5");
+    CHECK_OK(dataset_open(&set, &d));
+    CHECK(d && dataset_count(d) == 3 && dataset_recognition(d) && strcmp(dataset_split(d), "val") == 0);
+    dataset_close(d);
+}
+
 int main(int argc, char **argv)
 {
     cli_start();
     RUN(scores_of_a_file);
     RUN(wrong_use);
+    RUN(prepare_sets);
     return check_done();
 }
