@@ -632,7 +632,7 @@ static sca_status prepare_set(const sca_prepare_options *o)
 sca_status sca_prepare(const sca_prepare_options *o)
 {
     if (o->table) *o->table = NULL;
-    if (!o->kind || !o->annotations || !o->to)
+    if (!o->kind || !o->to || (!o->annotations && strcmp(o->kind, "synthetic") != 0))
         return status_fail(SCA_ERR_ARGUMENT, "kind, annotations and to are needed to prepare a file");
     return strcmp(o->kind, "meteor") == 0 ? meteor_make(o->annotations, o->to) : prepare_set(o);
 }
