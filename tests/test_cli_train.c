@@ -11,6 +11,11 @@
 #include <time.h>
 
 #define GOLDEN SCA_SHARED "/golden"
+#ifdef __SANITIZE_ADDRESS__
+enum { SLOW = 1 }; /* the sanitizers look at the same code in fewer steps */
+#else
+enum { SLOW = 0 };
+#endif
 
 static double now_s(void)
 {
@@ -289,7 +294,7 @@ static void kills_are_survived(void)
 {
     char line[4096];
     unsigned seed = 12345;
-    int code = 1000 + SIGKILL, kills = 0;
+    int code;
     whole_run();
     CHECK_OK(dir_remove(in_dir("killed")));
     tiny_line(line, "killed", "train.save_every=1");
@@ -298,7 +303,7 @@ static void kills_are_survived(void)
     finish(child);
     double length = now_s() - began; /* of a run that is left alone */
     CHECK_OK(dir_remove(in_dir("killed")));
-    for (int i = 0; i < 20; i++, kills++) {
+    for (int i = 0; i < (SLOW ? 2 : 20); i++) {
         seed = seed * 1103515245u + 12345u;
         child = start(line);
         sleep_s(length * (double)(seed >> 16 & 1023) / 1024);
@@ -423,6 +428,7 @@ static void check_ranks(int n, const char *words)
 static void official_two_ranks(void)
 {
     static line_of log[128];
+    const int steps = SLOW ? 4 : 100; /* the first ones, of the warm-up, do not depend on how many follow */
     char words[4096];
     json_t *root = NULL, *o;
     size_t i;
@@ -439,13 +445,14 @@ static void official_two_ranks(void)
         words, sizeof words,
         "train %s/none.yaml model.path=%s/models/gpt2-tiny-fresh 'data.train=[{kind: visual_genome, annotations: "
         "%s/data/vg-mini/annotations, images: %s/data/vg-mini, split: train}]' data.shuffle=false "
-        "data.regions_per_image=8 train.steps=100 train.warmup_steps=20 train.lr=1.0e-3 train.lm_dropout=false "
+        "data.regions_per_image=8 train.steps=%d train.warmup_steps=20 train.lr=1.0e-3 train.lm_dropout=false "
         "train.log_every=1 train.save_every=1000 --threads 1 train.output=%s/two",
-        CLI_DIR, GOLDEN, SCA_SHARED, SCA_SHARED, CLI_DIR);
+        CLI_DIR, GOLDEN, SCA_SHARED, SCA_SHARED, steps, CLI_DIR);
     check_ranks(2, words);
-    CHECK(read_log("two", log, 128) == 100);
+    CHECK(read_log("two", log, 128) == steps);
     json_array_foreach(json_object_get(root, "steps"), i, o)
     {
+        if (i == (size_t)steps) break;
         double loss = json_number_value(json_object_get(o, "loss"));
         double grad_norm = json_number_value(json_object_get(o, "grad_norm"));
         worst[0] = fmax(worst[0], fabs(log[i].loss - loss) / loss);

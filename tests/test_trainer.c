@@ -9,6 +9,11 @@
 #include <unistd.h>
 
 #define HERE SCA_BUILD "/trainer-test"
+#ifdef __SANITIZE_ADDRESS__
+enum { SLOW = 1 }; /* the sanitizers look at the same code in fewer steps */
+#else
+enum { SLOW = 0 };
+#endif
 #define GOLDEN SCA_SHARED "/golden"
 
 static bool have_golden(void)
@@ -214,6 +219,7 @@ static void follow(const trajectory *g)
         sca_step s = { 0 };
         if (!t || !check_that(sca_train_step(t, &s) == SCA_OK, __FILE__, __LINE__, "%s", sca_last_error())) break;
         check_step(g, &s, o, worst);
+        if (SLOW && i == 3) break;
     }
     printf("%s %s: loss within %.2g, gradient norm within %.2g (relative)\n", g->model, g->file, worst[0],
            worst[1]);
@@ -222,7 +228,7 @@ static void follow(const trajectory *g)
     if (t) CHECK_OK(sca_trainer_save(t, HERE "/golden"));
     sca_trainer_close(t);
     sca_model_close(m);
-    check_weights(g, HERE "/golden");
+    if (!SLOW) check_weights(g, HERE "/golden");
     sca_config_close(c);
     json_decref(root);
 }
@@ -234,7 +240,7 @@ static void official_trajectories(void)
                                       { "gpt2-tiny", "adamw_lm", 11, true },
                                       { "llama-tiny", "adamw_lm", 11, true } };
     if (!have_golden()) return;
-    for (size_t i = 0; i < LENGTH(all); i++) follow(&all[i]);
+    for (size_t i = 0; i < LENGTH(all); i += SLOW ? 2 : 1) follow(&all[i]);
 }
 
 /* ---- resume ------------------------------------------------------------------------------------------------- */
@@ -389,7 +395,7 @@ static void wrong_resumes(void)
 
 static void one_batch_is_learned(void)
 {
-    enum { STEPS = 150 };
+    enum { STEPS = SLOW ? 12 : 150 };
     static sca_step steps[STEPS];
     sca_config *c = tiny("overfit");
     set(c, "train.output=");
@@ -401,8 +407,8 @@ static void one_batch_is_learned(void)
     set(c, "train.lr=3.0e-3");
     set(c, "train.steps=%d", STEPS);
     CHECK_OK(run(c, steps));
-    CHECKF(steps[STEPS - 1].loss < 0.05 && steps[0].loss > 1, "from %g to %g", steps[0].loss,
-           steps[STEPS - 1].loss);
+    CHECKF(steps[STEPS - 1].loss < (SLOW ? steps[0].loss - 0.5 : 0.05) && steps[0].loss > 1, "from %g to %g",
+           steps[0].loss, steps[STEPS - 1].loss);
     sca_config_close(c);
 }
 

@@ -184,7 +184,11 @@ sca_status curves_open(const char *const *runs, int n, curves **out)
     curves *c = mem_zero(1, sizeof *c);
     if (!c) return mem_fail(sizeof *c, "curves");
     c->runs = mem_zero((size_t)n, sizeof *c->runs);
-    sca_status status = c->runs ? SCA_OK : mem_fail((size_t)n * sizeof *c->runs, "curves");
+    if (!c->runs) {
+        mem_free(c);
+        return mem_fail((size_t)n * sizeof(char *), "curves");
+    }
+    sca_status status = SCA_OK;
     for (int i = 0; i < n && status == SCA_OK; i++) {
         c->runs[i] = text_copy(runs[i], strlen(runs[i]));
         c->n_runs++;
@@ -298,12 +302,14 @@ static void draw_axes(cairo_t *to, const axes *a, const char *title)
     double dx = nice_step(a->x1 - a->x0), dy = nice_step(a->y1 - a->y0);
     cairo_set_line_width(to, 0.8);
     cairo_set_font_size(to, 11);
-    for (double y = ceil(a->y0 / dy) * dy; y <= a->y1; y += dy) {
+    for (int64_t k = (int64_t)ceil(a->y0 / dy); (double)k * dy <= a->y1; k++) {
+        double y = (double)k * dy;
         draw_rule(to, a->left, at_y(a, y), a->right, at_y(a, y));
-        snprintf(text, sizeof text, "%.4g", fabs(y) < dy * 1e-6 ? 0 : y);
+        snprintf(text, sizeof text, "%.4g", y);
         draw_text(to, a->left - 6, at_y(a, y) + 4, 1, text);
     }
-    for (double x = ceil(a->x0 / dx) * dx; x <= a->x1; x += dx) {
+    for (int64_t k = (int64_t)ceil(a->x0 / dx); (double)k * dx <= a->x1; k++) {
+        double x = (double)k * dx;
         draw_rule(to, at_x(a, x), a->top, at_x(a, x), a->bottom);
         snprintf(text, sizeof text, "%.6g", x);
         draw_text(to, at_x(a, x), a->bottom + 15, 0.5, text);
