@@ -399,7 +399,7 @@ static void order_block(machine *m, const meeting *g)
     uint32_t joined[MOST_WARPS] = { 0 };
     for (unsigned r = 0; r < m->threads; r++) in[r / SIMT_WARP] |= g->here[r];
     for (unsigned w = 0; w < m->warps; w++)
-        for (unsigned v = 0; in[w] && v < m->warps; v++)
+        for (unsigned v = 0; in[w] && v < MOST_WARPS; v++) /* also of warps that only earlier launches had */
             if (m->clock[w][v] > joined[v]) joined[v] = m->clock[w][v];
     for (unsigned w = 0; w < m->warps; w++)
         if (in[w]) joined[w]++;
