@@ -1,5 +1,5 @@
 /* cuda.c - the devices "cuda" and "simt": options, memory, copies, launches, and the table of ops. */
-#include "cuda/cuda.h"
+#include "cuda/gemm.h"
 
 #include "ops/args.h"
 
@@ -371,7 +371,8 @@ static const op_table ops = {
 /* clang-format off */
 #define CUDA_BACKEND(type)                                                                                     \
     { .name = KIND, .act = type, .open = cuda_open, .close = cuda_close, .alloc = cuda_alloc,                  \
-      .release = cuda_release, .put = cuda_put, .get = cuda_get, .sync = cuda_sync, .fence = FENCE, .ops = &ops }
+      .release = cuda_release, .put = cuda_put, .get = cuda_get, .sync = cuda_sync, .fence = FENCE,         \
+      .panel_bytes = cuda_panel_bytes, .ops = &ops }
 /* clang-format on */
 const backend CUDA_NAME(backend) = CUDA_BACKEND(DT_F32);
 static const backend bf16_backend = CUDA_BACKEND(DT_BF16);
