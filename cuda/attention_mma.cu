@@ -112,8 +112,13 @@ static __device__ __forceinline__ void scores(float (&s)[BK / 8][4], const uint3
     typedef attention_tile<T, DP, BK> S;
 #pragma unroll
     for (int step = 0; step < S::STEPS; step++) {
-        uint32_t fresh[4];
-        if (!KEEP) load_matrix_4(fresh, q + (lane & 15) * S::PITCH + 32 * step + (lane >> 4) * 16);
+        uint32_t a[4];
+        if (KEEP) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) a[i] = kept[step][i];
+        } else {
+            load_matrix_4(a, q + (lane & 15) * S::PITCH + 32 * step + (lane >> 4) * 16);
+        }
 #pragma unroll
         for (int j = 0; j < BK / 16; j++) {
             if (16 * j >= live) continue;
@@ -121,8 +126,8 @@ static __device__ __forceinline__ void scores(float (&s)[BK / 8][4], const uint3
             load_matrix_4(two, keys + (16 * j + (lane & 7) + (lane >> 4) * 8) * S::PITCH + 32 * step +
                                    (lane >> 3 & 1) * 16);
             uint32_t b0[2] = { two[0], two[1] }, b1[2] = { two[2], two[3] };
-            multiply_16816<T>(s[2 * j], KEEP ? kept[step] : fresh, b0);
-            multiply_16816<T>(s[2 * j + 1], KEEP ? kept[step] : fresh, b1);
+            multiply_16816<T>(s[2 * j], a, b0);
+            multiply_16816<T>(s[2 * j + 1], a, b1);
         }
     }
 }
