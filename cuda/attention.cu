@@ -13,11 +13,19 @@
 
 enum { WARPS = 4, FEW = 16 };
 
+/* rng_dropped, but the word is chosen without an address, which would put the block into local memory. */
+static __device__ __forceinline__ bool is_dropped(const attention_args &g, uint64_t index)
+{
+    rng_block b = rng_philox(g.drop_key, index / 4, 0);
+    uint32_t low = index & 1 ? b.word[1] : b.word[0], high = index & 1 ? b.word[3] : b.word[2];
+    return (index & 2 ? high : low) < g.drop_limit;
+}
+
 /* One warp per query: 8 lanes share a key (lane p of them the elements 8 p .. 8 p + 7, and 64 further on), 4 keys at
  * a time; every group of 8 lanes keeps its own running softmax, the four are joined at the end. Bytes of k and v
  * once per query: meant for some tens of keys. PARTS: runs of 64 elements in D. */
 template <class T, int PARTS>
-__global__ void __launch_bounds__(WARPS * 32) attention_rows(attention_args g, int64_t queries)
+__global__ void __launch_bounds__(WARPS * 32, 1) attention_rows(attention_args g, int64_t queries)
 {
     int64_t id = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
     if (id >= queries) return;
@@ -65,7 +73,7 @@ __global__ void __launch_bounds__(WARPS * 32) attention_rows(attention_args g, i
         total = total * fade + weight;
         if (g.drop_limit) {
             int64_t row = ((g.drop_first + p.b) * g.H + p.h) * g.Tq + i;
-            if (rng_dropped(g.drop_key, (uint64_t)(row * ((g.Tk + 3) / 4 * 4) + j), g.drop_limit)) weight = 0;
+            if (is_dropped(g, (uint64_t)(row * ((g.Tk + 3) / 4 * 4) + j))) weight = 0;
         }
 #pragma unroll
         for (int n = 0; n < PARTS; n++) {

@@ -231,7 +231,7 @@ static __device__ __forceinline__ void update_end(float (&o)[CP / 8][4], const u
     }
 }
 
-template <class E, int CP, int TP> __global__ void __launch_bounds__(WARPS * 32) update_mma(update_args g)
+template <class E, int CP, int TP> __global__ void __launch_bounds__(WARPS * 32, 1) update_mma(update_args g)
 {
     typedef update_tile<CP> U;
     DYNAMIC_SHARED(char, ks);
