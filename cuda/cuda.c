@@ -287,7 +287,7 @@ static void cuda_close(dev *d)
     cuda *c = cuda_of(d);
     if (!c) return;
     wait_stream(c);
-    memory_give(c->scratch);
+    for (int i = 0; i < 2; i++) memory_give(c->scratch[i]);
     close_stream(c);
     mem_free(c);
     d->impl = NULL;
@@ -323,22 +323,23 @@ static void cuda_sync(dev *d)
     if (e != cudaSuccess) failed(d, e, "waiting for the stream");
 }
 
-void *cuda_scratch(dev *d, size_t bytes)
+void *cuda_scratch_of(dev *d, int which, size_t bytes)
 {
     cuda *c = cuda_of(d);
     if (d->status != SCA_OK) return NULL;
-    if (bytes <= c->scratch_bytes) return c->scratch;
+    if (bytes <= c->scratch_bytes[which]) return c->scratch[which];
     wait_stream(c);
-    memory_give(c->scratch);
-    c->scratch = NULL;
-    c->scratch_bytes = 0;
-    cudaError_t e = memory_take((void **)&c->scratch, bytes);
-    if (e != cudaSuccess) {
+    memory_give(c->scratch[which]);
+    c->scratch[which] = NULL;
+    c->scratch_bytes[which] = 0;
+    void *p = NULL;
+    if (memory_take(&p, bytes) != cudaSuccess) {
         dev_fail(d, SCA_ERR_MEMORY, "device " KIND ": out of memory: %zu bytes for scratch", bytes);
         return NULL;
     }
-    c->scratch_bytes = bytes;
-    return c->scratch;
+    c->scratch[which] = p;
+    c->scratch_bytes[which] = bytes;
+    return p;
 }
 
 /* ---- the table ---------------------------------------------------------------------------------------------------------- */

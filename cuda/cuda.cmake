@@ -34,19 +34,27 @@ if(SCA_CUDA)
   target_link_libraries(sca_cuda PUBLIC sca_core sca_ops CUDA::cudart_static)
   # 177, 550: functions of a header that a kernel file does not use.
   target_compile_options(sca_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-fno-exceptions,-fno-rtti
-                         -Xptxas=-v,--warn-on-spills -Xcudafe=--display_error_number -diag-suppress=177,550
+                         -Xptxas=--warn-on-spills -Xcudafe=--display_error_number -diag-suppress=177,550
                          $<$<BOOL:${SCA_WERROR}>:-Werror=all-warnings>>)
   target_compile_definitions(sca_ops PRIVATE SCA_CUDA)
   target_link_libraries(sca_ops PUBLIC sca_cuda)
 endif()
 
 # ---- simt ----------------------------------------------------------------------------------------------------
+# A .cu file as C++: a file that includes it, for CMake gives each source one language.
+function(simt_kernel kernel out)
+  get_filename_component(name ${kernel} NAME_WE)
+  set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/simt/${name}.cpp)
+  cmake_path(ABSOLUTE_PATH kernel BASE_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR})
+  cmake_path(RELATIVE_PATH kernel BASE_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR} OUTPUT_VARIABLE path)
+  file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${path}\"\n")
+  set(${out} ${wrapper} PARENT_SCOPE)
+endfunction()
+
 if(SCA_SIMT)
   set(simt_kernels "")
   foreach(kernel IN LISTS cuda_kernels)
-    get_filename_component(name ${kernel} NAME_WE)
-    set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/simt/${name}.cpp)
-    file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"cuda/${name}.cu\"\n")
+    simt_kernel(${kernel} wrapper)
     list(APPEND simt_kernels ${wrapper})
   endforeach()
   add_library(sca_simt STATIC ${simt_kernels} ${cuda_sources} ${simt_sources})
@@ -55,7 +63,11 @@ if(SCA_SIMT)
   target_link_libraries(sca_simt PUBLIC sca_core sca_ops Threads::Threads)
   target_compile_options(sca_simt PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions> $<$<COMPILE_LANGUAGE:CXX>:-fno-rtti>)
   # Every access of a kernel calls cuda/simt/check.cpp: the compiler's thread sanitizer without its library.
-  set(simt_checks "-Wno-unknown-pragmas;-Wno-unused-function")
+  # Accesses as they are written: none joined to wider ones, which would be misaligned where the GPU's are not.
+  set(simt_checks "-Wno-unknown-pragmas;-Wno-unused-function;-fno-tree-vectorize;-fno-tree-slp-vectorize")
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    list(APPEND simt_checks -fno-store-merging)
+  endif()
   if(NOT CMAKE_BUILD_TYPE STREQUAL "Asan" AND NOT SCA_FUZZ)
     list(APPEND simt_checks -fsanitize=thread)
   endif()

@@ -29,8 +29,8 @@ typedef struct cuda {
     int multiprocessors; /* how many blocks make a wave is a multiple of this */
     size_t block_shared; /* bytes of shared memory that a block may ask for */
     size_t memory_bytes; /* of the GPU */
-    char *scratch;
-    size_t scratch_bytes;
+    char *scratch[2];
+    size_t scratch_bytes[2];
     char *staging[2]; /* pinned, STAGING_BYTES each */
     cudaEvent_t staged[2];
     int turn; /* which staging buffer is next */
@@ -40,12 +40,14 @@ typedef struct cuda {
 #define cuda_of CUDA_NAME(of)
 #define cuda_may_launch CUDA_NAME(may_launch)
 #define cuda_launched CUDA_NAME(launched)
-#define cuda_scratch CUDA_NAME(scratch)
+#define cuda_scratch_of CUDA_NAME(scratch_of)
 
 static inline cuda *cuda_of(const dev *d) { return (cuda *)d->impl; }
 
-/* Device memory of at least that size, 256-byte aligned, until the next call; NULL and a failed stream when it is out. */
-void *cuda_scratch(dev *d, size_t bytes);
+/* Device memory of at least that size, 256-byte aligned, until the next call for the same one; NULL and a failed stream
+ * when it is out. 0: for an op that calls the product, 1: for the product itself. */
+void *cuda_scratch_of(dev *d, int which, size_t bytes);
+static inline void *cuda_scratch(dev *d, size_t bytes) { return cuda_scratch_of(d, 1, bytes); }
 /* True when the stream has not failed; asks for the dynamic shared memory that the kernel will use. */
 bool cuda_may_launch(dev *d, const void *kernel, const char *name, size_t dynamic_bytes);
 /* After a launch: an error becomes the stream's failure and names the kernel. */

@@ -210,7 +210,8 @@ static void check_shared(machine *m, const char *p, unsigned bytes, simt_access 
 
 /* ---- every access -------------------------------------------------------------------------------------------------------- */
 
-static inline void check(const void *address, unsigned bytes, simt_access kind, const void *place)
+static inline void check(const void *address, unsigned bytes, unsigned alignment, simt_access kind,
+                         const void *place)
 {
     machine *m = simt_machine;
     if (!m) return; /* a launcher, on the host */
@@ -218,6 +219,8 @@ static inline void check(const void *address, unsigned bytes, simt_access kind, 
     fiber *f = &m->fibers[m->running];
     if ((size_t)(p - f->stack) < (size_t)(reinterpret_cast<char *>(f->self + 1) - f->stack)) return;
     if ((size_t)(p - m->context) < m->context_bytes) return;
+    if (reinterpret_cast<uintptr_t>(p) % alignment)
+        simt_fail("misaligned: an access of %u bytes at %p", bytes, address);
     bool shared = (size_t)(p - m->shared) < SHARED_BYTES + STATIC_SHARED_BYTES;
     if (shared)
         check_shared(m, p, bytes, kind);
@@ -226,22 +229,14 @@ static inline void check(const void *address, unsigned bytes, simt_access kind, 
     if (m->counting) simt_count_access(m, m->running, place, p, bytes, shared);
 }
 
-static void check_aligned(const void *p, unsigned alignment)
-{
-    if (simt_machine && reinterpret_cast<uintptr_t>(p) % alignment)
-        simt_fail("misaligned: an access of %u bytes at %p", alignment, p);
-}
-
 void simt_note(const void *p, unsigned bytes, unsigned alignment, simt_access kind)
 {
-    check_aligned(p, alignment);
-    check(p, bytes, kind, __builtin_return_address(0));
+    check(p, bytes, alignment, kind, __builtin_return_address(0));
 }
 
 void simt_note_at(const void *p, unsigned bytes, unsigned alignment, simt_access kind, const void *place)
 {
-    check_aligned(p, alignment);
-    check(p, bytes, kind, place);
+    check(p, bytes, alignment, kind, place);
 }
 
 void simt_load(void *to, const void *p, unsigned bytes)
@@ -258,24 +253,15 @@ void simt_store(void *p, const void *from, unsigned bytes)
 
 void simt_note_atomic(void *p, unsigned bytes)
 {
-    check_aligned(p, bytes);
-    check(p, bytes, SIMT_ATOMIC_ACCESS, __builtin_return_address(0));
+    check(p, bytes, bytes, SIMT_ATOMIC_ACCESS, __builtin_return_address(0));
 }
 
 /* ---- the compiler's calls --------------------------------------------------------------------------------------------------- */
 
 #ifndef WITH_ASAN
 #define SIMT_CALLS(n)                                                                                              \
-    extern "C" void __tsan_read##n(void *p)                                                                        \
-    {                                                                                                              \
-        check_aligned(p, n);                                                                                       \
-        check(p, n, SIMT_READ, __builtin_return_address(0));                                                       \
-    }                                                                                                              \
-    extern "C" void __tsan_write##n(void *p)                                                                       \
-    {                                                                                                              \
-        check_aligned(p, n);                                                                                       \
-        check(p, n, SIMT_WRITE, __builtin_return_address(0));                                                      \
-    }                                                                                                              \
+    extern "C" void __tsan_read##n(void *p) { check(p, n, n, SIMT_READ, __builtin_return_address(0)); }            \
+    extern "C" void __tsan_write##n(void *p) { check(p, n, n, SIMT_WRITE, __builtin_return_address(0)); }          \
     extern "C" void __tsan_unaligned_read##n(void *p) { __tsan_read##n(p); }                                       \
     extern "C" void __tsan_unaligned_write##n(void *p) { __tsan_write##n(p); }
 SIMT_CALLS(1)
@@ -286,11 +272,11 @@ SIMT_CALLS(16)
 
 extern "C" void __tsan_read_range(void *p, size_t n)
 {
-    check(p, (unsigned)n, SIMT_READ, __builtin_return_address(0));
+    check(p, (unsigned)n, 1, SIMT_READ, __builtin_return_address(0));
 }
 extern "C" void __tsan_write_range(void *p, size_t n)
 {
-    check(p, (unsigned)n, SIMT_WRITE, __builtin_return_address(0));
+    check(p, (unsigned)n, 1, SIMT_WRITE, __builtin_return_address(0));
 }
 extern "C" void __tsan_func_entry(void *) {}
 extern "C" void __tsan_func_exit(void) {}

@@ -279,6 +279,12 @@ void simt_mma_1688(void *const *arguments, unsigned count);
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float __fdividef(float a, float b) { return a / b; }
+inline void sincospif(float x, float *s, float *c)
+{
+    double angle = 3.14159265358979323846 * (double)x;
+    *s = (float)sin(angle);
+    *c = (float)cos(angle);
+}
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline float __frcp_rn(float x) { return 1.0f / x; }
 inline float __int_as_float(int x)
