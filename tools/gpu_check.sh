@@ -1,0 +1,145 @@
+#!/bin/sh
+# One call that says whether the GPU's kernels are right on this GPU, and how fast they are. At most ten minutes, no
+# network; the build is carried along or made before (tools/build.sh all).
+#
+#   tools/gpu_check.sh                 device cuda, the build in build/, results in build/gpu_check/
+#   tools/gpu_check.sh --device simt   the same steps without a GPU: a rehearsal
+#   tools/gpu_check.sh --build DIR --out DIR --quick
+#
+# Steps: what the machine is; op cases against the reference; golden models; compute-sanitizer on small cases; times of
+# the real sizes. Each step writes a log; summary.txt has a line per step and summary.json the same for programs. A step
+# that fails does not stop the later ones; the exit status is 1 when any failed.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+
+device=cuda build=build out= quick=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --device) device=${2:-} && shift ;;
+    --build) build=$2 && shift ;;
+    --out) out=$2 && shift ;;
+    --quick) quick=1 ;;
+    --help | -h)
+        sed -n '2,/^set -u/s/^# \{0,1\}//p' "$0" | sed '$d'
+        exit 0
+        ;;
+    *)
+        echo "tools/gpu_check.sh: unknown argument '$1'; see --help" >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+case $device in
+cuda | simt) ;;
+*)
+    echo "tools/gpu_check.sh: --device $device, expected cuda or simt" >&2
+    exit 2
+    ;;
+esac
+for program in test_ops test_cli_golden sca; do
+    if [ ! -x "$build/$program" ]; then
+        echo "tools/gpu_check.sh: $build/$program is missing; run tools/build.sh all first" >&2
+        exit 2
+    fi
+done
+out=${out:-$build/gpu_check}
+mkdir -p "$out"
+rm -f "$out"/*.log "$out"/*.csv "$out"/summary.*
+begin=$(date +%s)
+failed=0
+rows=
+
+# step NAME SECONDS COMMAND...: runs it with a limit, keeps what it says, notes how it ended.
+step() {
+    name=$1 limit=$2
+    shift 2
+    start=$(date +%s)
+    timeout "$limit" "$@" >"$out/$name.log" 2>&1
+    status=$?
+    took=$(($(date +%s) - start))
+    case $status in
+    0) result=passed ;;
+    77) result=skipped ;;
+    124) result="ran past $limit s" ;;
+    *) result="failed with status $status" ;;
+    esac
+    [ $status -eq 0 ] || [ $status -eq 77 ] || failed=1
+    note "$name" "$result" "$took" "$(tail -n 1 "$out/$name.log" | tr -d '\\"' | cut -c1-110)"
+}
+
+# note NAME RESULT SECONDS TEXT
+note() {
+    printf '%-22s %-22s %4s s  %s\n' "$1" "$2" "$3" "$4" | tee -a "$out/summary.txt"
+    rows="$rows${rows:+, }{\"step\": \"$1\", \"result\": \"$2\", \"seconds\": $3, \"last\": \"$(printf %s "$4" | tr -d '[:cntrl:]')\"}"
+}
+
+# ---- the machine ------------------------------------------------------------------------------------------------
+machine() {
+    uname -sm
+    "$build/sca" info
+    [ "$device" = cuda ] || return 0
+    command -v nvidia-smi || return 0
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.max.sm,power.draw,temperature.gpu \
+        --format=csv
+}
+step_machine() { machine >"$out/machine.log" 2>&1 || true; }
+step_machine
+note machine passed 0 "$(tail -n 1 "$out/machine.log" | tr -d '\\"')"
+
+# ---- right? --------------------------------------------------------------------------------------------------------
+export SCA_TEST_REQUIRE="$device"
+words=
+[ -z "$quick" ] || words="layernorm_fwd add_fwd"
+if [ -n "$quick" ]; then
+    # shellcheck disable=SC2086 # words
+    step ops 200 "$build/test_ops" $words
+else
+    step ops 200 "$build/test_ops" "$device" "$device-bf16" "$device-f16"
+fi
+SCA_TEST_DEVICE=$device
+export SCA_TEST_DEVICE
+if [ -d ../shared/golden ]; then
+    step golden 150 "$build/test_cli_golden" photos
+else
+    note golden skipped 0 "shared: ../shared/golden is absent"
+fi
+
+# ---- clean? ---------------------------------------------------------------------------------------------------------
+if [ "$device" = cuda ] && command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck synccheck initcheck; do
+        step "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/test_ops" 17x129
+    done
+else
+    note sanitizer skipped 0 "compute-sanitizer: not for device $device, or not installed"
+fi
+
+# ---- fast? -----------------------------------------------------------------------------------------------------------
+perf() { # machines that are not here give no rows
+    if [ -n "$quick" ]; then
+        "$build/test_ops" perf layernorm_fwd >"$out/perf.csv"
+    else
+        "$build/test_ops" perf "$device" "$device-bf16" "$device-f16" >"$out/perf.csv"
+    fi
+}
+if [ "$device" = cuda ]; then
+    perf_start=$(date +%s)
+    if perf 2>"$out/perf.log"; then
+        note perf passed $(($(date +%s) - perf_start)) "$(($(wc -l <"$out/perf.csv") - 1)) rows in perf.csv"
+    else
+        failed=1
+        note perf failed $(($(date +%s) - perf_start)) "$(tail -n 1 "$out/perf.log" | tr -d '\\"')"
+    fi
+    if command -v nvidia-smi >/dev/null; then
+        nvidia-smi --query-gpu=clocks.sm,power.draw,temperature.gpu,clocks_event_reasons.active --format=csv \
+            >"$out/after.log" 2>&1 || true
+    fi
+else
+    note perf skipped 0 "times of simt say nothing"
+fi
+
+took=$(($(date +%s) - begin))
+printf '{"device": "%s", "seconds": %d, "failed": %s, "steps": [%s]}\n' "$device" "$took" \
+    "$([ $failed -eq 0 ] && echo false || echo true)" "$rows" >"$out/summary.json"
+echo "all steps: $took s; results in $out"
+exit $failed
