@@ -275,7 +275,7 @@ static __host__ __device__ inline int table_ld(int side) { return (side + 31) / 
 enum attention_mode { PLAIN, ROW_BLOCK, POOL };
 
 template <class T, int DP, int BK, attention_mode MODE>
-__global__ void __launch_bounds__(256) attention_mma(attention_args g)
+__global__ void __launch_bounds__(256, 1) attention_mma(attention_args g)
 {
     typedef attention_tile<T, DP, BK> S;
     constexpr bool KEEP = DP <= 80;

@@ -67,6 +67,8 @@ if(SCA_SIMT)
   set(simt_checks "-Wno-unknown-pragmas;-Wno-unused-function;-fno-tree-vectorize;-fno-tree-slp-vectorize")
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     list(APPEND simt_checks -fno-store-merging)
+  else() # the words of the language take optional arguments
+    list(APPEND simt_checks -Wno-gnu-zero-variadic-macro-arguments)
   endif()
   if(NOT CMAKE_BUILD_TYPE STREQUAL "Asan" AND NOT SCA_FUZZ)
     list(APPEND simt_checks -fsanitize=thread)

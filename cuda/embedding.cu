@@ -5,6 +5,8 @@
  */
 #include "cuda/kernel.cuh"
 
+#include "cuda/gemm.h"
+
 enum { THREADS = 128 };
 
 template <class T, int step>
@@ -34,5 +36,7 @@ template <class T> static void launch_look_up(dev *d, tensor y, tensor table, co
 extern "C" void CUDA_OP(embedding_fwd)(dev *d, tensor y, tensor table, tensor ids)
 {
     const int32_t *rows = static_cast<const int32_t *>(ids.data);
+    if (table.layout == LAYOUT_PANELS)
+        table.stride[0] = cuda_panel_pitch(table.type, table.dim[1]); /* rows, padded */
     WITH_TYPE(y.type, T, launch_look_up<T>(d, y, table, rows));
 }

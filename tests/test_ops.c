@@ -216,8 +216,6 @@ static bool run_instance(const machine *m, const op_plan *p, op_instance *s)
         CHECKF(strstr(sca_last_error(), op_name(p->op)), "%s: '%s' names the op", m->name, sca_last_error());
         return false;
     }
-    if (status == SCA_ERR_UNSUPPORTED && strstr(sca_last_error(), "not on this device yet"))
-        return false; /* cuda/later.c */
     return CHECKF(status == SCA_OK, "%s: %s%s: %s", m->name, p->text, run_text(p, s), sca_last_error());
 }
 

@@ -145,7 +145,9 @@ static void check_global(machine *m, const char *p, unsigned bytes, simt_access 
         for (int i = 0; i < m->n_allocations && !a; i++)
             if (holds(&m->allocations[i], p, bytes)) a = &m->allocations[i];
         if (!a && kind == SIMT_READ && in_image(p)) return;
-        if (!a) simt_fail("out of bounds: a %s of %u bytes at %p, outside of the device's memory", verb, bytes, p);
+        if (!a)
+            simt_fail("out of bounds: a %s of %u bytes at %p, outside of the device's memory", verb, bytes,
+                      static_cast<const void *>(p));
         m->last = a;
     }
     if (m->last->fenced && fenced(m->last, (size_t)(p - m->last->start), bytes))
