@@ -68,7 +68,7 @@ if(SCA_SIMT)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     list(APPEND simt_checks -fno-store-merging)
   else() # the words of the language take optional arguments
-    list(APPEND simt_checks -Wno-gnu-zero-variadic-macro-arguments)
+    list(APPEND simt_checks -Wno-gnu-zero-variadic-macro-arguments -Wno-pass-failed)
   endif()
   if(NOT CMAKE_BUILD_TYPE STREQUAL "Asan" AND NOT SCA_FUZZ)
     list(APPEND simt_checks -fsanitize=thread)

@@ -18,11 +18,11 @@
 
 typedef struct machine {
     const char *name, *kind, *options, *trace; /* trace: wrapped by dev_trace, or NULL */
-    bool own_order;    /* sums in an order that depends on the company: a BLAS */
-    bool own_products; /* products alone do: tensor cores */
-    bool forward_only; /* may refuse what only training calls */
-    bool emulated;     /* runs the kernels of avx512_emulated.c */
-    dev *d;            /* NULL: not here; `why` says so */
+    bool own_order;                            /* sums in an order that depends on the company: a BLAS */
+    bool own_products;                         /* products alone do: tensor cores */
+    bool forward_only;                         /* may refuse what only training calls */
+    bool emulated;                             /* runs the kernels of avx512_emulated.c */
+    dev *d;                                    /* NULL: not here; `why` says so */
     char why[256];
 } machine;
 
