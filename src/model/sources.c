@@ -357,6 +357,7 @@ static sca_status place_panels(const param_set *params, const sources *s, size_t
     tensor to = logical(e, arena_bytes(into, t.bytes), t.type);
     to.layout = LAYOUT_PANELS;
     void *copy = NULL;
+    arena staging = { 0 }; /* on a device that does not see the host's memory */
     sca_status status = SCA_OK;
     dtype from = w && w->data && w->type != DT_F64 ? w->type : t.type;
     if (w && w->data && w->type == from && into->d->kind->host_memory) {
@@ -369,13 +370,20 @@ static sca_status place_panels(const param_set *params, const sources *s, size_t
     }
     const void *data = copy;
     if (!data && w) data = w->data;
-    void *rows;
-    memcpy(&rows, &data, sizeof rows); /* a tensor's data is not const; op_pack only reads it */
-    op_pack(into->d, to, logical(e, rows, from), e->kind == PARAM_MATRIX_IN_OUT);
+    tensor rows = logical(e, NULL, from);
+    if (into->d->kind->host_memory) {
+        memcpy(&rows.data, &data, sizeof rows.data); /* a tensor's data is not const; op_pack only reads it */
+    } else {
+        TRY_GOTO(done, arena_open(into->d, tensor_bytes(rows), &staging));
+        rows.data = arena_bytes(&staging, tensor_bytes(rows));
+        dev_put(into->d, rows, data, tensor_bytes(rows));
+    }
+    op_pack(into->d, to, rows, e->kind == PARAM_MATRIX_IN_OUT);
     TRY_GOTO(done, dev_check(into->d));
     if (w) weight_drop(w);
     e->p->v = to;
 done:
+    arena_close(&staging);
     mem_free(copy);
     return status;
 }
