@@ -87,10 +87,12 @@ static void put_box(str *line, const json_t *box)
 }
 
 /* SCA_TEST_DEVICE sends the photos to another device than cpu (tools/gpu_check.sh). */
+static const char *device = "cpu";
+
 static const char *device_name(void)
 {
     const char *other = getenv("SCA_TEST_DEVICE");
-    return other && *other ? other : "cpu";
+    return other && *other ? other : device;
 }
 
 static void check_photo(const char *model, const char *model_dir, const char *photo, int beams)
@@ -145,6 +147,22 @@ static void photos(void)
         if (wide && strcmp(device_name(), "simt") == 0) continue;
         check_photo(rows[i].model, rows[i].dir, rows[i].photo, rows[i].beams);
     }
+}
+
+/* The GPU's kernels, on the host; half a minute for a photo. */
+static void photos_on_simt(void)
+{
+#ifdef HAVE_SIMT
+    if (absent()) return;
+    device = "simt";
+    check_photo("llama-tiny", GOLDEN "/models/llama-tiny", "11813", 1);
+#ifdef NDEBUG /* one is enough under the sanitizers */
+    check_photo("gpt2-tiny", GOLDEN "/models/gpt2-tiny", "9", 3);
+#endif
+    device = "cpu";
+#else
+    check_skip("simt: not built in");
+#endif
 }
 
 /* ---- other prompts ----------------------------------------------------------------------------------- */
@@ -263,6 +281,7 @@ int main(int argc, char **argv)
 {
     cli_start();
     RUN(photos);
+    RUN(photos_on_simt);
     RUN(prompts);
     RUN(tokenizers);
     return check_done();
