@@ -156,7 +156,7 @@ static sca_status read_parts(preparing *p)
 {
     char *folder, *beginning;
     unmap_parts(p);
-    memset(p->images, 0, (size_t)p->n * sizeof *p->images);
+    if (p->images) memset(p->images, 0, (size_t)p->n * sizeof *p->images);
     sca_status status = split_path(p, &folder, &beginning);
     listing l = { p, beginning };
     if (status == SCA_OK) status = dir_each(folder, take_part, &l);

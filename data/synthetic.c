@@ -215,7 +215,7 @@ static bool acceptable(const scene *s)
 /* Draws the shape that lies in front of the others; false and nothing is changed where it does not fit. */
 static bool add_shape(scene *s, const world *w, draws *from, uint8_t *kept)
 {
-    int seen[SHAPES_MOST];
+    int seen[SHAPES_MOST] = { 0 };
     for (int i = 0; i < s->n; i++) seen[i] = s->shapes[i].seen;
     memcpy(kept, s->top, (size_t)s->side * (size_t)s->side);
     draw_shape(from, w, &s->shapes[s->n++]);
