@@ -111,7 +111,7 @@ static sca_status check_set(const config_dataset *set)
     return SCA_OK;
 }
 
-static void put(char *to, size_t size, const char *text)
+void set_text(char *to, size_t size, const char *text)
 {
     size_t n = strlen(text);
     if (n >= size) n = size - 1;
@@ -121,20 +121,20 @@ static void put(char *to, size_t size, const char *text)
 
 static void fill_in(config_dataset *set, const dataset_kind *kind)
 {
-    if (!set->split[0]) put(set->split, sizeof set->split, kind->default_split);
-    if (strcmp(set->split, "validation") == 0) put(set->split, sizeof set->split, "val");
-    if (!set->task[0] && !kind->own_task) put(set->task, sizeof set->task, "caption");
+    if (!set->split[0]) set_text(set->split, sizeof set->split, kind->default_split);
+    if (strcmp(set->split, "validation") == 0) set_text(set->split, sizeof set->split, "val");
+    if (!set->task[0] && !kind->own_task) set_text(set->task, sizeof set->task, "caption");
 }
 
 /* Of a reader that chooses the split itself, the name is only known now. */
 static void name_it(config_dataset *set)
 {
     if (set->name[0]) return;
-    put(set->name, sizeof set->name, set->kind);
+    set_text(set->name, sizeof set->name, set->kind);
     if (!set->split[0]) return;
     size_t n = strlen(set->name);
-    put(set->name + n, sizeof set->name - n, "-");
-    put(set->name + n + 1, sizeof set->name - n - 1, set->split);
+    set_text(set->name + n, sizeof set->name - n, "-");
+    set_text(set->name + n + 1, sizeof set->name - n - 1, set->split);
 }
 
 /* What is there, and one line per reason why something is not, with the first record of it. */

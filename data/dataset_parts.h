@@ -119,6 +119,9 @@ bool path_stays(const char *name); /* relative, and no component is "..", "." or
 
 /* ---- the formats ---- */
 
+/* Cut to what fits, the 0 included. */
+void set_text(char *to, size_t size, const char *text);
+
 sca_status coco_open(dataset *d);
 sca_status genome_open(dataset *d);
 sca_status refcoco_open(dataset *d);

@@ -107,14 +107,6 @@ static sca_status open_embeddings(dataset *d, store *s)
     return SCA_OK;
 }
 
-static void put(char *to, size_t size, const char *text)
-{
-    size_t n = strlen(text);
-    if (n >= size) n = size - 1;
-    memcpy(to, text, n);
-    to[n] = 0;
-}
-
 /* The store's own answer where the settings say nothing; another split than was asked for is an error. */
 static sca_status take_settings(dataset *d, const store *s)
 {
@@ -125,9 +117,9 @@ static sca_status take_settings(dataset *d, const store *s)
     if (d->set.split[0] && strcmp(d->set.split, split) != 0)
         return status_fail(SCA_ERR_ARGUMENT, "%s: the split is '%s', but the store holds '%s'", file, d->set.split,
                            split);
-    put(d->set.split, sizeof d->set.split, split);
-    if (!d->set.task[0]) put(d->set.task, sizeof d->set.task, task);
-    if (!d->set.name[0]) put(d->set.name, sizeof d->set.name, name);
+    set_text(d->set.split, sizeof d->set.split, split);
+    if (!d->set.task[0]) set_text(d->set.task, sizeof d->set.task, task);
+    if (!d->set.name[0]) set_text(d->set.name, sizeof d->set.name, name);
     return SCA_OK;
 }
 

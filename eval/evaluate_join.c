@@ -413,16 +413,10 @@ static void protocol(const eval_set *e, const totals *t, str *s)
     if (strcmp(e->c->eval_prompt, "box") != 0) str_printf(s, ", prompt %s", e->c->eval_prompt);
 }
 
-/* The oldest classes have neither task tokens nor label smoothing (model.md 12). */
-static double smoothing(const eval_set *e)
-{
-    variant v = model_sizes(e->m)->variant;
-    return v == VARIANT_BASE || v == VARIANT_DIRECT ? 0 : e->c->train_label_smoothing;
-}
-
 sca_status eval_join(const eval_set *e, const eval_parts *p, json_t **entry)
 {
-    totals t = { .smoothing = smoothing(e), .vocab = model_sizes(e->m)->lm.vocab };
+    totals t = { .smoothing = model_smoothing(e->m, e->c->train_label_smoothing),
+                 .vocab = model_sizes(e->m)->lm.vocab };
     str text = { 0 };
     *entry = NULL;
     TRY(write_files(e, p, &t));

@@ -187,33 +187,19 @@ void eval_masks_close(eval_masks *m)
 
 /* ---- one mask ------------------------------------------------------------------------------ */
 
-/* The first ref of an id counts, as for the data set. */
-static bool annotation_of(const eval_masks *m, int64_t ref, int64_t *annotation)
+/* The first of the n rows, sorted by the id that each begins with, that has this id; NULL: none. */
+static const void *first_of(const void *rows, size_t n, size_t bytes, int64_t id)
 {
-    size_t low = 0, high = m->n_refs;
+    size_t low = 0, high = n;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (m->refs[middle].id < ref)
+        if (*(const int64_t *)((const char *)rows + middle * bytes) < id)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low == m->n_refs || m->refs[low].id != ref) return false;
-    *annotation = m->refs[low].annotation;
-    return true;
-}
-
-static const mask_row *row_of(const eval_masks *m, int64_t id)
-{
-    size_t low = 0, high = m->n;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (m->rows[middle].id < id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < m->n && m->rows[low].id == id ? &m->rows[low] : NULL;
+    const void *row = low < n ? (const char *)rows + low * bytes : NULL;
+    return row && *(const int64_t *)row == id ? row : NULL;
 }
 
 static sca_status from_map(const eval_masks *m, const json_t *name, int64_t segment, int width, int height,
@@ -233,8 +219,10 @@ sca_status eval_masks_find(const eval_masks *m, int64_t image, int64_t region, i
     json_t *shape;
     *found = false;
     *out = (mask_runs){ 0 };
-    if (!m || (m->refs && !annotation_of(m, region, &id))) return SCA_OK;
-    const mask_row *row = row_of(m, id);
+    const ref_row *ref = m && m->refs ? first_of(m->refs, m->n_refs, sizeof *ref, region) : NULL;
+    if (!m || (m->refs && !ref)) return SCA_OK;
+    if (ref) id = ref->annotation; /* the first ref of an id counts, as for the data set */
+    const mask_row *row = first_of(m->rows, m->n, sizeof *row, id);
     if (!row) return SCA_OK;
     TRY(json_parse(m->pool.data + row->at, row->bytes, m->path, &shape));
     mask_source from = { m->path, id };

@@ -1,6 +1,7 @@
 /* test_datasets.c - readers of data sets: real files of the shared folder, small ones made here, and bad ones. */
 #include "data/data.h"
 #include "faults.h"
+#include "sets.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -16,14 +17,7 @@ static char folder[] = SCA_BUILD "/datasets.XXXXXX";
 static char written[64][600];
 static size_t n_written;
 
-static const char *in_folder(const char *name)
-{
-    static char path[4][600];
-    static unsigned next;
-    char *p = path[next++ % 4];
-    snprintf(p, sizeof path[0], "%s/%s", folder, name);
-    return p;
-}
+static const char *in_folder(const char *name) { return made_path(folder, name); }
 
 static void put_bytes(const char *name, const void *data, size_t bytes)
 {
@@ -44,16 +38,6 @@ static void clean(void)
     rmdir(in_folder("panoptic"));
     rmdir(in_folder("refs"));
     rmdir(folder);
-}
-
-static config_dataset set_of(const char *kind, const char *annotations, const char *images, const char *split)
-{
-    config_dataset set = { 0 };
-    snprintf(set.kind, sizeof set.kind, "%s", kind);
-    snprintf(set.annotations, sizeof set.annotations, "%s", annotations);
-    snprintf(set.images, sizeof set.images, "%s", images);
-    snprintf(set.split, sizeof set.split, "%s", split);
-    return set;
 }
 
 static config_dataset made(const char *kind, const char *name) { return set_of(kind, in_folder(name), folder, ""); }

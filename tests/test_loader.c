@@ -2,6 +2,7 @@
 #include "data/loader_parts.h"
 #include "faults.h"
 #include "model/model.h"
+#include "sets.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -20,16 +21,6 @@ static bool have_shared(void)
     if (dir_exists(GENOME) && dir_exists(GOLDEN "/augment")) return true;
     check_skip("shared: golden vectors or vg-mini are absent");
     return false;
-}
-
-static config_dataset set_of(const char *kind, const char *annotations, const char *images, const char *split)
-{
-    config_dataset set = { 0 };
-    snprintf(set.kind, sizeof set.kind, "%s", kind);
-    snprintf(set.annotations, sizeof set.annotations, "%s", annotations);
-    snprintf(set.images, sizeof set.images, "%s", images);
-    snprintf(set.split, sizeof set.split, "%s", split);
-    return set;
 }
 
 /* Words stand for their first bytes; one id per byte, at most 18, and 0 at the end. */
@@ -621,14 +612,7 @@ static void cut_to_the_least(void)
 
 static char folder[] = SCA_BUILD "/loader.XXXXXX";
 
-static const char *in_folder(const char *name)
-{
-    static char path[4][600];
-    static unsigned next;
-    char *p = path[next++ % 4];
-    snprintf(p, sizeof path[0], "%s/%s", folder, name);
-    return p;
-}
+static const char *in_folder(const char *name) { return made_path(folder, name); }
 
 static void put_file(const char *name, const void *data, size_t bytes)
 {

@@ -214,24 +214,28 @@ static void twoway_is_its_formula(void)
 
 enum { WORDS = 7 };
 
+static lm_config small_lm(lm_family family, int layers)
+{
+    return (lm_config){ .family = family,
+                        .width = 24,
+                        .layers = layers,
+                        .heads = 4,
+                        .kv_heads = family == LM_LLAMA ? 2 : 4,
+                        .head = 6,
+                        .mlp = 20,
+                        .vocab = 11,
+                        .positions = 16,
+                        .act = ACT_GELU_TANH,
+                        .eps = 1e-5f,
+                        .rope_theta = 10000 };
+}
+
 static void lm_cache_equals_whole(lm_family family)
 {
     bench b;
     bench_open(&b);
     lm m;
-    lm_config c = { .family = family,
-                    .width = 24,
-                    .layers = 2,
-                    .heads = 4,
-                    .kv_heads = family == LM_LLAMA ? 2 : 4,
-                    .head = 6,
-                    .mlp = 20,
-                    .vocab = 11,
-                    .positions = 16,
-                    .act = ACT_GELU_TANH,
-                    .eps = 1e-5f,
-                    .rope_theta = 10000,
-                    .tied = false };
+    lm_config c = small_lm(family, 2);
     CHECK_OK(lm_bind(&b.set, &m, &c));
     place_random(&b);
     tensor input = pass_3d(&b.p, 2, WORDS, 24), whole = pass_3d(&b.p, 2, WORDS, 24);
@@ -440,22 +444,11 @@ static void lm_gradients(lm_family family, bool tied, bool drop, bool recompute)
 {
     trial t = { .fwd = lm_trial_fwd, .bwd = lm_trial_bwd };
     bench_open(&t.b);
-    t.lm_config = (lm_config){ .family = family,
-                               .width = 24,
-                               .layers = 3,
-                               .heads = 4,
-                               .kv_heads = family == LM_LLAMA ? 2 : 4,
-                               .head = 6,
-                               .mlp = 20,
-                               .vocab = 11,
-                               .positions = 16,
-                               .act = ACT_GELU_TANH,
-                               .eps = 1e-5f,
-                               .rope_theta = 10000,
-                               .dropout_embd = 0.1,
-                               .dropout_attn = 0.2,
-                               .dropout_resid = 0.3,
-                               .tied = tied };
+    t.lm_config = small_lm(family, 3);
+    t.lm_config.dropout_embd = 0.1;
+    t.lm_config.dropout_attn = 0.2;
+    t.lm_config.dropout_resid = 0.3;
+    t.lm_config.tied = tied;
     CHECK_OK(lm_bind(&t.b.set, &t.lm, &t.lm_config));
     CHECK_OK(lm_kept_open(&t.lm_kept, &t.lm, recompute));
     t.lm_kept.drop = drop;

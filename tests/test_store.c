@@ -3,6 +3,7 @@
 #include "data/hdf5.h"
 #include "data/loader_parts.h"
 #include "faults.h"
+#include "sets.h"
 
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -13,24 +14,7 @@
 
 static char folder[] = SCA_BUILD "/store.XXXXXX";
 
-static const char *in_folder(const char *name)
-{
-    static char path[8][600];
-    static unsigned next;
-    char *p = path[next++ % 8];
-    snprintf(p, sizeof path[0], "%s/%s", folder, name);
-    return p;
-}
-
-static config_dataset set_of(const char *kind, const char *annotations, const char *images, const char *split)
-{
-    config_dataset set = { 0 };
-    snprintf(set.kind, sizeof set.kind, "%s", kind);
-    snprintf(set.annotations, sizeof set.annotations, "%s", annotations);
-    snprintf(set.images, sizeof set.images, "%s", images);
-    snprintf(set.split, sizeof set.split, "%s", split);
-    return set;
-}
+static const char *in_folder(const char *name) { return made_path(folder, name); }
 
 static prepare_options prepare_of(const config_dataset *set, const char *to)
 {

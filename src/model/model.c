@@ -273,6 +273,7 @@ void model_close(model *m)
 
 const model_config *model_sizes(const model *m) { return &m->sizes; }
 const tokenizer *model_tokenizer(const model *m) { return m->tokenizer; }
+double model_smoothing(const model *m, double asked) { return m->net.mixer.rule->task ? asked : 0; }
 int model_heads(const model *m) { return m->net.mixer.heads; }
 generate_options *model_generation(model *m) { return &m->generation; }
 

@@ -446,7 +446,9 @@ sca_status model_open(const config *c, model **out);
 void model_close(model *m);
 const model_config *model_sizes(const model *m);
 const tokenizer *model_tokenizer(const model *m); /* NULL: none, captions are ids */
-int model_heads(const model *m);                  /* captions of a region */
+/* Label smoothing as asked, but none in the classes without task tokens (model.md 12). */
+double model_smoothing(const model *m, double asked);
+int model_heads(const model *m); /* captions of a region */
 generate_options *model_generation(model *m);
 /* Sampled texts follow from generate.seed and their number; the next one gets this number (else they are counted). */
 void model_streams(model *m, int64_t next);

@@ -190,8 +190,7 @@ static void read_settings(training *t, const config *c)
                    : strcmp(c->train_objective, "text") == 0 ? OBJECTIVE_TEXT
                                                              : OBJECTIVE_CAPTION;
     t->smoothing = (float)c->train_label_smoothing;
-    /* The variants without task tokens have none (model.md 12). */
-    if (t->objective == OBJECTIVE_CAPTION && !t->m->plan.mixer.rule->task) t->smoothing = 0;
+    if (t->objective == OBJECTIVE_CAPTION) t->smoothing = (float)model_smoothing(t->m, c->train_label_smoothing);
     t->lm_dropout = c->train_lm_dropout;
     t->recompute_encoder = strcmp(c->train_checkpointing, "all") == 0;
     t->recompute_lm = t->recompute_encoder || strcmp(c->train_checkpointing, "lm") == 0;

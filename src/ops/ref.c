@@ -189,14 +189,14 @@ void ref_embedding_fwd(dev *d, tensor y, tensor table, tensor ids)
         memcpy(row1(y, i), row1(m, *ids1(ids, i)), (size_t)y.dim[1] * sizeof(double));
 }
 
-void ref_rope_fwd(dev *d, tensor y, tensor x, rope_options o)
+/* By `direction` times the angle of each position: -1 turns back. */
+void ref_rotate(tensor y, tensor x, rope_options o, double direction)
 {
-    (void)d;
     int64_t half = x.dim[3] / 2;
     for (int64_t t = 0; t < x.dim[1]; t++)
         for (int64_t i = 0; i < half; i++) {
             double angle = (double)(o.first + t) * pow((double)o.theta, -(double)i / (double)half);
-            double c = cos(angle), s = sin(angle);
+            double c = cos(angle), s = direction * sin(angle);
             for (int64_t b = 0; b < x.dim[0]; b++)
                 for (int64_t h = 0; h < x.dim[2]; h++) {
                     double *to = row3(y, b, t, h);
@@ -205,6 +205,12 @@ void ref_rope_fwd(dev *d, tensor y, tensor x, rope_options o)
                     to[i + half] = second * c + first * s;
                 }
         }
+}
+
+void ref_rope_fwd(dev *d, tensor y, tensor x, rope_options o)
+{
+    (void)d;
+    ref_rotate(y, x, o, 1);
 }
 
 /* ---- attention ------------------------------------------------------------------------------------------------
@@ -291,6 +297,21 @@ static void window_all(const window *w, const void *user)
             }
 }
 
+window ref_window_first(tensor y, tensor qkv, tensor pad, tensor rel_h, tensor rel_w, relpos_options o,
+                        const double *zeros)
+{
+    return (window){ .qkv = qkv,
+                     .pad = pad,
+                     .rel_h = rel_h,
+                     .rel_w = rel_w,
+                     .side_h = o.window ? o.window : y.dim[1],
+                     .side_w = o.window ? o.window : y.dim[2],
+                     .heads = o.heads,
+                     .D = y.dim[3] / o.heads,
+                     .scale = (double)o.scale,
+                     .zeros = zeros };
+}
+
 void ref_relpos_attention_fwd(dev *d, tensor y, tensor lse, tensor qkv, tensor pad, tensor rel_h, tensor rel_w,
                               relpos_options o)
 {
@@ -300,16 +321,7 @@ void ref_relpos_attention_fwd(dev *d, tensor y, tensor lse, tensor qkv, tensor p
     if (!p) return;
     double *bias = p + side_h * side_w, *zeros = bias + side_h + side_w;
     memset(zeros, 0, (size_t)(3 * C) * sizeof *zeros);
-    window first = { .qkv = qkv,
-                     .pad = pad,
-                     .rel_h = rel_h,
-                     .rel_w = rel_w,
-                     .side_h = side_h,
-                     .side_w = side_w,
-                     .heads = o.heads,
-                     .D = C / o.heads,
-                     .scale = (double)o.scale,
-                     .zeros = zeros };
+    window first = ref_window_first(y, qkv, pad, rel_h, rel_w, o, zeros);
     ref_each_window(first, h, w, window_all, &(window_out){ y, lse, p, bias });
     mem_free(p);
 }

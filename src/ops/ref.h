@@ -128,6 +128,8 @@ static inline void ref_drop_row(double *p, int64_t keys, int64_t row, int64_t wi
     }
 }
 
+void ref_rotate(tensor y, tensor x, rope_options o, double direction);
+
 /* One window of op_relpos_attention_fwd: the map from (y0, x0), side_h x side_w positions, some perhaps outside. */
 typedef struct window {
     tensor qkv, pad, rel_h, rel_w;
@@ -135,6 +137,9 @@ typedef struct window {
     double scale;
     const double *zeros; /* (3*H*D), for an absent pad */
 } window;
+/* The first window of a map like y (B,h,w,C); zeros: (3*C). */
+window ref_window_first(tensor y, tensor qkv, tensor pad, tensor rel_h, tensor rel_w, relpos_options o,
+                        const double *zeros);
 static inline bool window_has(const window *w, int64_t ky, int64_t kx)
 {
     return w->y0 + ky < w->qkv.dim[1] && w->x0 + kx < w->qkv.dim[2];

@@ -178,23 +178,10 @@ void ref_embedding_bwd(dev *d, tensor dtable, tensor dy, tensor ids)
     for (int64_t i = 0; i < dy.dim[0]; i++) add_scaled(row1(dtable, *ids1(ids, i)), 1, row1(dy, i), dy.dim[1]);
 }
 
-/* The rotation by the opposite angle. */
 void ref_rope_bwd(dev *d, tensor dx, tensor dy, rope_options o)
 {
     (void)d;
-    int64_t half = dy.dim[3] / 2;
-    for (int64_t t = 0; t < dy.dim[1]; t++)
-        for (int64_t i = 0; i < half; i++) {
-            double angle = (double)(o.first + t) * pow((double)o.theta, -(double)i / (double)half);
-            double c = cos(angle), s = sin(angle);
-            for (int64_t b = 0; b < dy.dim[0]; b++)
-                for (int64_t h = 0; h < dy.dim[2]; h++) {
-                    double *to = row3(dx, b, t, h);
-                    double first = row3(dy, b, t, h)[i], second = row3(dy, b, t, h)[i + half];
-                    to[i] = first * c + second * s;
-                    to[i + half] = second * c - first * s;
-                }
-        }
+    ref_rotate(dx, dy, o, -1);
 }
 
 /* ---- attention --------------------------------------------------------------------------------------------- */
@@ -312,16 +299,7 @@ void ref_relpos_attention_bwd(dev *d, tensor dqkv, tensor dpad, tensor drel_h, t
     double *bias = s + side_h * side_w, *zeros = bias + side_h + side_w;
     memset(zeros, 0, (size_t)(3 * C) * sizeof *zeros);
     zero(d, dqkv);
-    window first = { .qkv = qkv,
-                     .pad = pad,
-                     .rel_h = rel_h,
-                     .rel_w = rel_w,
-                     .side_h = side_h,
-                     .side_w = side_w,
-                     .heads = o.heads,
-                     .D = C / o.heads,
-                     .scale = (double)o.scale,
-                     .zeros = zeros };
+    window first = ref_window_first(y, qkv, pad, rel_h, rel_w, o, zeros);
     ref_each_window(first, h, w, window_bwd, &(window_grads){ dqkv, dpad, drel_h, drel_w, dy, y, lse, s, bias });
     mem_free(s);
 }
