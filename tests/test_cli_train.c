@@ -2,6 +2,7 @@
 #define CLI_DIR SCA_BUILD "/cli-train-test"
 #include "cli.h"
 
+#include "sets.h"
 #include "train/train.h"
 
 #include <dirent.h>
@@ -32,14 +33,7 @@ static void sleep_s(double s)
 
 /* ---- runs ------------------------------------------------------------------------------------------------------ */
 
-static const char *in_dir(const char *name)
-{
-    static char paths[8][512];
-    static int next;
-    char *path = paths[next = (next + 1) % 8];
-    snprintf(path, sizeof paths[0], "%s/%s", CLI_DIR, name);
-    return path;
-}
+static const char *in_dir(const char *name) { return made_path(CLI_DIR, name); }
 
 /* tiny.yaml, smaller, into CLI_DIR/name: the words of the command line behind "sca". */
 static void tiny_line(char line[4096], const char *name, const char *more)
@@ -493,6 +487,31 @@ static void ranks_agree(void)
 }
 
 /* A process of sca, not of mpirun, that trains into CLI_DIR/name; 0: none. */
+/* A store that two ranks prepare is the one of one rank, and training from it is training from the set itself. */
+static void stores_train_alike(void)
+{
+    static line_of log[2][16];
+    char words[2048], more[1024];
+    if (!have_mpi()) return;
+    for (int n = 1; n <= 2; n++) {
+        snprintf(words, sizeof words,
+                 "prepare synthetic --annotations count=6 --embeddings f32 --model %s --to %s/%d.h5", CLI_MODEL,
+                 CLI_DIR, n);
+        check_ranks(n, words);
+    }
+    CHECK(same_file(in_dir("1.h5"), in_dir("2.h5")));
+    CHECK_OK(dir_remove(in_dir("raw")));
+    CHECK_OK(dir_remove(in_dir("store")));
+    snprintf(more, sizeof more, "data.train.0.kind=store data.train.0.annotations=%s/2.h5", CLI_DIR);
+    cli_result raw = tiny_run("raw", ""), stored = tiny_run("store", more);
+    CHECKF(raw.code == 0 && stored.code == 0, "%d, %d: %s%s", raw.code, stored.code, raw.err, stored.err);
+    cli_free(&raw);
+    cli_free(&stored);
+    int lines = read_log("raw", log[0], 16);
+    CHECK(lines == 8 && read_log("store", log[1], 16) == lines);
+    CHECK(memcmp(log[0], log[1], sizeof log[0]) == 0);
+}
+
 static pid_t find_rank(const char *name)
 {
     char path[512], words[8192], output[512];
@@ -551,6 +570,7 @@ int main(int argc, char **argv)
     RUN(bad_records_are_listed);
     RUN(official_two_ranks);
     RUN(ranks_agree);
+    RUN(stores_train_alike);
     RUN(lost_rank_is_named);
     return check_done();
 }
