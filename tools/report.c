@@ -44,7 +44,8 @@ static const char page_head[] =
     "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
     "<link rel=\"icon\" href=\"data:,\">\n<style>\n"
     ":root{color-scheme:light dark;--line:#8884;--soft:#8882;--bar:#3b7dd8}\n"
-    "body{font:16px/1.45 system-ui,sans-serif;margin:0 auto;padding:0 14px 40px;max-width:1200px}\n"
+    "body{font:16px/1.45 system-ui,sans-serif;margin:0 auto;padding:0 14px "
+    "40px;max-width:1200px;overflow-wrap:anywhere}\n"
     "h1{font-size:1.5em}h2{font-size:1.2em;margin-top:2em;border-top:1px solid var(--line);padding-top:.8em}\n"
     "h3{font-size:1em;margin:1.4em 0 .4em}.note{font-size:.9em;opacity:.8}\n"
     ".wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}\n"
@@ -60,7 +61,7 @@ static const char page_head[] =
     ".card{border:1px solid var(--line);border-radius:8px;overflow:hidden}.card "
     "img{display:block;width:100%;height:"
     "auto}\n"
-    ".card div{padding:8px 10px;overflow-wrap:anywhere}.card p{margin:0 0 4px}.ref{opacity:.8;font-size:.92em}\n"
+    ".card div{padding:8px 10px}.card p{margin:0 0 4px}.ref{opacity:.8;font-size:.92em}\n"
     ".none{padding:30px 10px!important;background:var(--soft);text-align:center}\n"
     "</style>\n";
 
