@@ -264,4 +264,10 @@ typedef struct prepare_options {
  * removed at the end. *table: counts for people, at rank 0; else "". Called by every rank. */
 sca_status prepare_store(const prepare_options *o, str *table);
 
+/* ---- texts alone (phrases.c) ------------------------------------------------------------------------------------- */
+
+/* Writes all phrases of a set to the file `to`, JSON Lines {"text": PHRASE} in the order of images and regions: what a
+ * vocabulary is learnt from. *table: counts for people. By one rank. */
+sca_status prepare_phrases(const config_dataset *set, const char *to, str *table);
+
 #endif

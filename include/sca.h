@@ -240,6 +240,7 @@ typedef struct sca_prepare_options {
     const char *embeddings;   /* "f16", "f32": image embeddings of `model`, too; NULL: none             */
     sca_model *model;
     const sca_config *config; /* run.exif, run.max_pixels, run.threads; NULL: the defaults              */
+    int phrases;              /* nothing but the phrases, to a text of JSON Lines {"text": ...}         */
     char **table;             /* counts of what is there and what was left out, for people; sca_free    */
 } sca_prepare_options;
 

@@ -620,8 +620,14 @@ static sca_status prepare_set(const sca_prepare_options *o)
     char key[17];
     str table = { 0 };
     TRY(fill_prepare(o, &to));
+    if (o->phrases && (o->embeddings || o->pack))
+        return status_fail(SCA_ERR_ARGUMENT, "phrases alone have neither image files nor embeddings");
     sca_status status = o->embeddings ? embedder_init(o, &e, &to, key) : SCA_OK;
-    if (status == SCA_OK) status = prepare_store(&to, &table);
+    if (status == SCA_OK && !o->phrases) status = prepare_store(&to, &table);
+    if (status == SCA_OK && o->phrases) {
+        if (to.rank == 0) status = prepare_phrases(&to.set, o->to, &table);
+        if (to.agree) status = to.agree(to.ranks, status);
+    }
     if (status == SCA_OK && o->table) status = str_take(&table, o->table);
     mem_free(e.values);
     mem_free(e.pixels);

@@ -72,6 +72,11 @@ static void prepare_sets(void)
     cli_expect("prepare synthetic --embeddings f16 --to " CLI_DIR "/x.h5", 2, "", "--model");
     cli_expect("prepare synthetic --embeddings f64 --model " CLI_MODEL " --to " CLI_DIR "/x.h5", 1, "",
                "expected f16 or f32");
+    cli_expect("prepare synthetic --annotations count=2,shapes=2,phrases=labels --phrases --to " CLI_DIR "/p.jsonl",
+               0, "2 images, 4 phrases", "");
+    cli_expect("prepare synthetic --phrases --jpeg --to " CLI_DIR "/x.h5", 1, "", "neither image files");
+    cli_stdin = CLI_DIR "/p.jsonl";
+    cli_expect("tokenize --learn 300 --to " CLI_DIR "/learnt", 0, "", "258 tokens");
     cli_expect("prepare coco --annotations none.json --to " CLI_DIR "/x.h5", 1, "", "give 'images'");
     cli_expect("prepare synthetic --split dev --to " CLI_DIR "/x.h5", 1, "", "expected train, val or test");
     CHECK(!file_exists(CLI_DIR "/x.h5") && !file_exists(CLI_DIR "/e.h5.part-0"));

@@ -38,6 +38,7 @@ static int prepare(const arguments *a, const sca_config *settings)
                               .task = a->value[OPTION_TASK],
                               .pack = a->value[OPTION_JPEG] != NULL,
                               .embeddings = a->value[OPTION_EMBEDDINGS],
+                              .phrases = a->value[OPTION_PHRASES] != NULL,
                               .model = model,
                               .config = settings,
                               .table = &table };
