@@ -162,11 +162,13 @@ size_t score_set_skipped(const score_set *s); /* records that could not be score
 typedef struct score_result {
     size_t regions;
     double bleu[4], rouge, cider, meteor, spice;
+    double
+        exact; /* share of captions whose tokens are those of one of their references; ours, of no reference program */
     recall_scores recall;
     bool has_meteor, has_phrases, has_spice, has_recall;
     ptb_version tokenizer;
     /* Per item, NULL unless o->per_item; spice only with has_spice, meteor only with has_meteor. */
-    double (*bleus)[4], *rouges, *ciders, *meteors, *spices;
+    double (*bleus)[4], *rouges, *ciders, *meteors, *spices, *exacts;
     meteor_stats *stats;
     texts hyps, refs; /* tokens; the references of all items one after the other */
 } score_result;

@@ -87,6 +87,7 @@ void score_result_free(score_result *r)
     mem_free(r->ciders);
     mem_free(r->meteors);
     mem_free(r->spices);
+    mem_free(r->exacts);
     mem_free(r->stats);
     texts_free(&r->hyps);
     texts_free(&r->refs);
@@ -100,8 +101,9 @@ static sca_status items_room(score_result *r, size_t n)
     r->ciders = mem_zero(n, sizeof(double));
     r->meteors = mem_zero(n, sizeof(double));
     r->spices = mem_zero(n, sizeof(double));
+    r->exacts = mem_zero(n, sizeof(double));
     r->stats = mem_zero(n, sizeof *r->stats);
-    bool all = r->bleus && r->rouges && r->ciders && r->meteors && r->spices && r->stats;
+    bool all = r->bleus && r->rouges && r->ciders && r->meteors && r->spices && r->exacts && r->stats;
     return all ? SCA_OK : mem_fail(n * sizeof *r->stats, "scores");
 }
 
@@ -113,6 +115,20 @@ static sca_status score_grams(const captions *c, score_result *r)
     sca_status status = cider_score(g, false, &r->cider, r->ciders);
     grams_close(g);
     return status == SCA_OK ? rouge_score(c->tokens, c->n, &r->rouge, r->rouges) : status;
+}
+
+/* Exact match, ours: the share of captions whose tokens are those of one of their references. */
+static void score_exact(const captions *c, score_result *r)
+{
+    size_t equal = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        bool same = false;
+        for (size_t k = 0; k < c->tokens[i].n_refs && !same; k++)
+            same = strcmp(c->tokens[i].hyp, c->tokens[i].refs[k]) == 0;
+        if (r->exacts) r->exacts[i] = same;
+        equal += same;
+    }
+    r->exact = c->n ? (double)equal / (double)c->n : 0;
 }
 
 /* *out stays NULL, with a note, when there is no data. */
@@ -198,6 +214,7 @@ sca_status score_compute(const score_set *s, const score_options *o, score_resul
     note_breaks(&c, notes);
     TRY_GOTO(done, captions_tokenise(&c, s->tokenizer, out));
     TRY_GOTO(done, score_grams(&c, out));
+    score_exact(&c, out);
     TRY_GOTO(done, data_open(o, &m, notes));
     if (m) TRY_GOTO(done, score_meteor(m, &c, o, out, notes));
     TRY_GOTO(done, score_spice(m, &c, o, out, notes));
@@ -228,6 +245,7 @@ static size_t columns_of(const score_result *r, column *out)
     if (r->has_spice) out[n++] = (column){ "SPICE", r->spice };
     for (int k = 0; k < 4; k++) out[n++] = (column){ bleu[k], r->bleu[k] };
     out[n++] = (column){ "ROUGE-L", r->rouge };
+    out[n++] = (column){ "exact-match", r->exact };
     if (!r->has_recall) return n;
     out[n++] = (column){ "noun-recall", r->recall.noun };
     out[n++] = (column){ "verb-recall", r->recall.verb };
@@ -272,6 +290,7 @@ static sca_status put_json_item(str *s, const score_set *set, const score_result
     str_putc(s, ']');
     put_field(s, "rouge_l", r->rouges[i]);
     put_field(s, "cider_d", r->ciders[i]);
+    put_field(s, "exact_match", r->exacts[i]);
     if (r->has_meteor) {
         put_field(s, r->has_phrases ? "meteor" : "meteor_no_paraphrase", r->meteors[i]);
         str_put(s, ", \"meteor_stats\": [");
@@ -287,8 +306,9 @@ static sca_status write_json(const score_set *set, const score_result *r, const 
 {
     column c[MOST_COLUMNS];
     size_t n = columns_of(r, c), ref = 0;
-    static const char *const order[] = { "BLEU-1",  "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "METEOR-no-paraphrase",
-                                         "ROUGE-L", "CIDEr-D" };
+    static const char *const order[] = { "BLEU-1",  "BLEU-2",  "BLEU-3",
+                                         "BLEU-4",  "METEOR",  "METEOR-no-paraphrase",
+                                         "ROUGE-L", "CIDEr-D", "exact-match" };
     str_printf(s, "{\"regions\": %zu", r->regions);
     for (size_t k = 0; k < LENGTH(order); k++)
         for (size_t i = 0; i < n; i++)
@@ -318,6 +338,7 @@ static size_t item_columns(const score_result *r, size_t i, column *out)
                          .meteor = r->meteors[i],
                          .spice = r->spices[i],
                          .rouge = r->rouges[i],
+                         .exact = r->exacts[i],
                          .has_meteor = r->has_meteor,
                          .has_phrases = r->has_phrases,
                          .has_spice = r->has_spice };

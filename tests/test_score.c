@@ -77,6 +77,9 @@ static void lists_and_lines(void)
         CHECK(json_integer_value(json_object_get(json_array_get(items, 0), "_id")) == 7);
         CHECK(strcmp(json_string_value(json_object_get(json_array_get(items, 1), "_id")), "x") == 0);
         check_value(json_array_get(items, 1), "rouge_l", 1, 1e-12);
+        check_value(x, "exact-match", 0.5, 0);
+        check_value(json_array_get(items, 0), "exact_match", 0, 0);
+        check_value(json_array_get(items, 1), "exact_match", 1, 0);
         CHECK(strcmp(json_string_value(json_object_get(json_array_get(items, 0), "hyp_tokens")), "a dog") == 0);
         json_decref(x);
     }
@@ -97,6 +100,20 @@ static void ids(void)
     CHECK(strcmp(json_string_value(json_object_get(json_array_get(items, 0), "hyp_tokens")), "new") == 0);
     CHECK(json_integer_value(json_object_get(json_array_get(items, 2), "_id")) == 3); /* its position in the file */
     CHECK(strstr(str_text(&notes), "1 records repeat an _id, the first 1;"));
+    json_decref(x);
+    str_free(&notes);
+}
+
+/* Case and punctuation do not count, any reference will do, and half a caption is none. */
+static void exact_match(void)
+{
+    str notes = { 0 };
+    put_file("exact.json",
+             "[{\"_id\": 1, \"split\": \"inference\", \"candidates\": [\"A red ring.\"], "
+             "\"references\": [\"a ring\", \"a red, ring\"]}, " RECORD("2", "a red", "a red ring") ", " RECORD(
+                 "3", "", "a ring") ", " RECORD("4", "ring a", "a ring") "]");
+    json_t *x = score_json((score_options){ .results = WORK "/exact.json" }, &notes);
+    check_value(x, "exact-match", 0.25, 0);
     json_decref(x);
     str_free(&notes);
 }
@@ -149,9 +166,11 @@ static void text_and_markdown(void)
     str_clear(&out);
     o.format = SCORE_MARKDOWN;
     CHECK_OK(score_run(&o, &out, &notes));
-    CHECKF(text_starts(str_text(&out),
-                       "| CIDEr-D | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | ROUGE-L | skipped (partial) |\n|---|"),
-           "%s", str_text(&out));
+    CHECKF(
+        text_starts(
+            str_text(&out),
+            "| CIDEr-D | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | ROUGE-L | exact-match | skipped (partial) |\n|---|"),
+        "%s", str_text(&out));
     str_free(&out);
     str_free(&notes);
 }
@@ -397,6 +416,7 @@ int main(int argc, char **argv)
 {
     RUN(several_candidates);
     RUN(lists_and_lines);
+    RUN(exact_match);
     RUN(ids);
     RUN(coco);
     RUN(missing_results);

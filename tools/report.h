@@ -4,7 +4,7 @@
 
 #include "tool.h"
 
-enum { REPORT_COLUMNS = 15 }; /* of report_metrics */
+enum { REPORT_COLUMNS = 16 }; /* of report_metrics */
 
 typedef struct published_row {
     const char *method;

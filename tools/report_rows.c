@@ -21,6 +21,7 @@ const report_metric report_metrics[] = { { "CIDEr-D", "CIDEr-D", 100 },
                                          { "verb-recall", "Verb", 100 },
                                          { "noun-recall-fuzzy", "Noun (fuzzy)", 100 },
                                          { "verb-recall-fuzzy", "Verb (fuzzy)", 100 },
+                                         { "exact-match", "Exact", 100 },
                                          { "mask-iou", "Mask IoU", 100 },
                                          { "loss", "Loss", 1 },
                                          { NULL, NULL, 0 } };
@@ -37,11 +38,11 @@ typedef struct row {
 /* As the columns above. */
 #define ALL(c, m, s, b1, b2, b3, b4, r, n, v, nf, vf)                                                              \
     {                                                                                                              \
-        c, m, NO, s, b1, b2, b3, b4, r, n, v, nf, vf, NO, NO                                                       \
+        c, m, NO, s, b1, b2, b3, b4, r, n, v, nf, vf, NO, NO, NO                                                   \
     }
 #define TWO(m, c)                                                                                                  \
     {                                                                                                              \
-        c, m, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO                                                   \
+        c, m, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO                                               \
     }
 
 static const row rows[] = {
