@@ -52,7 +52,8 @@ __global__ void __launch_bounds__(WARPS * 32, 1) attention_rows(attention_args g
     int keys = attention_keys(g, i);
     for (int j0 = 0; j0 < keys; j0 += 4) {
         int j = j0 + lane / 8;
-        bool seen = j < keys;
+        bool seen = j < keys && (!g.index || g.index[p.b * g.index_b + j] >= 0); /* the sequence may end before */
+        if (!__any_sync(FULL_WARP, seen)) break;
         float s = 0;
         if (seen) {
             const T *k = attention_key(g, p, (const T *)g.k, g.at_k, j);

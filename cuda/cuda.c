@@ -50,14 +50,12 @@ static const char *error_text(cudaError_t e)
 
 static void cuda_put(dev *d, void *dst, const void *src, size_t bytes)
 {
-    (void)d;
-    if (bytes) memcpy(dst, src, bytes);
+    if (cuda_may_wait(d, "copy to the GPU") && bytes) memcpy(dst, src, bytes);
 }
 
 static void cuda_get(dev *d, void *dst, const void *src, size_t bytes)
 {
-    (void)d;
-    if (bytes) memcpy(dst, src, bytes);
+    if (cuda_may_wait(d, "copy from the GPU") && bytes) memcpy(dst, src, bytes);
 }
 
 static void cuda_fence(dev *d, void *p, size_t bytes, bool closed)
@@ -141,12 +139,11 @@ static cudaError_t memory_take(void **p, size_t bytes) { return cudaMalloc(p, by
 static void memory_give(void *p) { cudaFree(p); }
 static cudaError_t wait_stream(cuda *c) { return cudaStreamSynchronize(c->stream); }
 
-static void failed(dev *d, cudaError_t e, const char *what);
-
 /* Through pinned memory, two pieces in turn: the caller's bytes are free when this returns, the copies run on. */
 static void cuda_put(dev *d, void *dst, const void *src, size_t bytes)
 {
     cuda *c = cuda_of(d);
+    if (!cuda_may_wait(d, "copy to the GPU")) return;
     for (size_t at = 0; at < bytes;) {
         size_t n = bytes - at < STAGING_BYTES ? bytes - at : STAGING_BYTES;
         int i = c->turn ^= 1;
@@ -157,7 +154,7 @@ static void cuda_put(dev *d, void *dst, const void *src, size_t bytes)
         }
         if (e == cudaSuccess) e = cudaEventRecord(c->staged[i], c->stream);
         if (e != cudaSuccess) {
-            failed(d, e, "copy to the GPU");
+            cuda_failed(d, e, "copy to the GPU");
             return;
         }
         at += n;
@@ -167,6 +164,7 @@ static void cuda_put(dev *d, void *dst, const void *src, size_t bytes)
 static void cuda_get(dev *d, void *dst, const void *src, size_t bytes)
 {
     cuda *c = cuda_of(d);
+    if (!cuda_may_wait(d, "copy from the GPU")) return;
     for (size_t at = 0; at < bytes;) {
         size_t n = bytes - at < STAGING_BYTES ? bytes - at : STAGING_BYTES;
         int i = c->turn ^= 1;
@@ -175,7 +173,7 @@ static void cuda_get(dev *d, void *dst, const void *src, size_t bytes)
             e = cudaMemcpyAsync(c->staging[i], (const char *)src + at, n, cudaMemcpyDeviceToHost, c->stream);
         if (e == cudaSuccess) e = cudaStreamSynchronize(c->stream);
         if (e != cudaSuccess) {
-            failed(d, e, "copy from the GPU");
+            cuda_failed(d, e, "copy from the GPU");
             return;
         }
         memcpy((char *)dst + at, c->staging[i], n);
@@ -194,14 +192,14 @@ bool cuda_may_launch(dev *d, const void *kernel, const char *name, size_t dynami
         return false;
     }
     cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)dynamic_bytes);
-    if (e != cudaSuccess) failed(d, e, name);
+    if (e != cudaSuccess) cuda_failed(d, e, name);
     return e == cudaSuccess;
 }
 #endif
 
 /* ---- failures -------------------------------------------------------------------------------------------------- */
 
-static void failed(dev *d, cudaError_t e, const char *what)
+void cuda_failed(dev *d, cudaError_t e, const char *what)
 {
     sca_status s = e == cudaErrorMemoryAllocation ? SCA_ERR_MEMORY : SCA_ERR_DEVICE;
     dev_fail(d, s, "device " KIND ": %s: %s", what, error_text(e));
@@ -214,7 +212,7 @@ void cuda_launched(dev *d, const char *name)
 #else
     cudaError_t e = cudaGetLastError();
 #endif
-    if (e != cudaSuccess) failed(d, e, name);
+    if (e != cudaSuccess) cuda_failed(d, e, name);
 }
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
@@ -232,7 +230,15 @@ static sca_status take_option(dev *d, cuda *c, const char *text)
         d->kind = text[4] == 'b' ? &bf16_backend : &f16_backend;
         return SCA_OK;
     }
+    if (strcmp(text, "graphs=on") == 0 || strcmp(text, "graphs=off") == 0) {
+        c->graph_mode = text[8] == 'n' ? GRAPHS_ON : GRAPHS_OFF;
+        return SCA_OK;
+    }
 #ifdef SIMT
+    if (strcmp(text, "graphs=check") == 0) {
+        c->graph_mode = GRAPHS_CHECK;
+        return SCA_OK;
+    }
     if (text_starts(text, "seed=") && text_to_int(text + 5, 0, INT32_MAX, &n)) {
         simt_configure(&(simt_settings){ .seed = (unsigned)n });
         return SCA_OK;
@@ -242,11 +248,12 @@ static sca_status take_option(dev *d, cuda *c, const char *text)
         return SCA_OK;
     }
     return status_fail(SCA_ERR_ARGUMENT,
-                       "device simt: unknown option '%s', expected act=f32, act=bf16, act=f16, seed=N or count",
+                       "device simt: unknown option '%s', expected act=f32, act=bf16, act=f16, graphs=on, graphs=off, graphs=check, seed=N or count",
                        text);
 #else
     return status_fail(SCA_ERR_ARGUMENT,
-                       "device cuda: unknown option '%s', expected index=N, act=f32, act=bf16 or act=f16", text);
+                       "device cuda: unknown option '%s', expected index=N, act=f32, act=bf16, act=f16, graphs=on or graphs=off",
+                       text);
 #endif
 }
 
@@ -287,6 +294,7 @@ static void cuda_close(dev *d)
     cuda *c = cuda_of(d);
     if (!c) return;
     wait_stream(c);
+    cuda_graphs_free(c);
     for (int i = 0; i < 2; i++) memory_give(c->scratch[i]);
     close_stream(c);
     mem_free(c);
@@ -319,8 +327,9 @@ static void cuda_release(dev *d, void *p, size_t bytes)
 
 static void cuda_sync(dev *d)
 {
+    if (!cuda_may_wait(d, "wait")) return;
     cudaError_t e = wait_stream(cuda_of(d));
-    if (e != cudaSuccess) failed(d, e, "waiting for the stream");
+    if (e != cudaSuccess) cuda_failed(d, e, "waiting for the stream");
 }
 
 void *cuda_scratch_of(dev *d, int which, size_t bytes)
@@ -328,6 +337,8 @@ void *cuda_scratch_of(dev *d, int which, size_t bytes)
     cuda *c = cuda_of(d);
     if (d->status != SCA_OK) return NULL;
     if (bytes <= c->scratch_bytes[which]) return c->scratch[which];
+    if (!cuda_may_grow(d)) return NULL;
+    cuda_graphs_drop(d);
     wait_stream(c);
     memory_give(c->scratch[which]);
     c->scratch[which] = NULL;
@@ -373,7 +384,7 @@ static const op_table ops = {
 #define CUDA_BACKEND(type)                                                                                     \
     { .name = KIND, .act = type, .open = cuda_open, .close = cuda_close, .alloc = cuda_alloc,                  \
       .release = cuda_release, .put = cuda_put, .get = cuda_get, .sync = cuda_sync, .fence = FENCE,         \
-      .panel_bytes = cuda_panel_bytes, .ops = &ops }
+      .panel_bytes = cuda_panel_bytes, .repeat = cuda_repeat, .repeated = cuda_repeated, .ops = &ops }
 /* clang-format on */
 const backend CUDA_NAME(backend) = CUDA_BACKEND(DT_F32);
 static const backend bf16_backend = CUDA_BACKEND(DT_BF16);

@@ -22,6 +22,10 @@
 extern "C" {
 #endif
 
+/* Work that repeats is kept and started as a whole; GRAPHS_CHECK (simt): launched anew each time and compared with what was
+ * kept, which shows a key that lacks something. */
+typedef enum repeat_mode { GRAPHS_ON, GRAPHS_OFF, GRAPHS_CHECK } repeat_mode;
+
 typedef struct cuda {
     cudaStream_t stream;
     int index;           /* which GPU */
@@ -34,6 +38,8 @@ typedef struct cuda {
     char *staging[2]; /* pinned, STAGING_BYTES each */
     cudaEvent_t staged[2];
     int turn; /* which staging buffer is next */
+    repeat_mode graph_mode;
+    struct cuda_graphs *graphs; /* graph.c; NULL until something repeats */
 } cuda;
 
 /* Names are made so that both devices can be in one program. */
@@ -41,6 +47,13 @@ typedef struct cuda {
 #define cuda_may_launch CUDA_NAME(may_launch)
 #define cuda_launched CUDA_NAME(launched)
 #define cuda_scratch_of CUDA_NAME(scratch_of)
+#define cuda_failed CUDA_NAME(failed)
+#define cuda_repeat CUDA_NAME(repeat)
+#define cuda_repeated CUDA_NAME(repeated)
+#define cuda_may_wait CUDA_NAME(may_wait)
+#define cuda_may_grow CUDA_NAME(may_grow)
+#define cuda_graphs_drop CUDA_NAME(graphs_drop)
+#define cuda_graphs_free CUDA_NAME(graphs_free)
 
 static inline cuda *cuda_of(const dev *d) { return (cuda *)d->impl; }
 
@@ -48,8 +61,18 @@ static inline cuda *cuda_of(const dev *d) { return (cuda *)d->impl; }
  * when it is out. 0: for an op that calls the product, 1: for the product itself. */
 void *cuda_scratch_of(dev *d, int which, size_t bytes);
 static inline void *cuda_scratch(dev *d, size_t bytes) { return cuda_scratch_of(d, 1, bytes); }
+/* graph.c: backend.repeat and .repeated. */
+bool cuda_repeat(dev *d, const char *what, const void *key, size_t bytes);
+void cuda_repeated(dev *d);
+/* Whether the stream may be waited for and copied to: not inside repeated work, where the stream fails. */
+bool cuda_may_wait(dev *d, const char *what);
+bool cuda_may_grow(dev *d); /* the same for memory: not while launches are kept */
+void cuda_graphs_drop(dev *d); /* what was kept: its addresses are no longer valid */
+void cuda_graphs_free(cuda *c);
 /* True when the stream has not failed; asks for the dynamic shared memory that the kernel will use. */
 bool cuda_may_launch(dev *d, const void *kernel, const char *name, size_t dynamic_bytes);
+/* An error of the runtime becomes the stream's failure. */
+void cuda_failed(dev *d, cudaError_t e, const char *what);
 /* After a launch: an error becomes the stream's failure and names the kernel. */
 void cuda_launched(dev *d, const char *name);
 

@@ -1,6 +1,6 @@
 /* position.cu - rotary positions and SAM's Fourier code.
  *
- * rope: the pair (i, i + D/2) of each head turns by a = (first + t) theta^(-2i/D).  y,x (B,T,H,D)
+ * rope: the pair (i, i + D/2) of each head turns by a = (at[b] + first + t) theta^(-2i/D).  y,x (B,T,H,D)
  *   A block owns one token; a thread owns one i, finds sine and cosine once and turns all H heads with them, so that
  *   neighbours read neighbours. Bytes: x and y once; 6 FLOPs a pair: memory bounds it.
  * fourier: p = 2 pi (c g), y[r,:] = [sin p, cos p].  y (R,2F)  c (R,2)  g (2,F)
@@ -13,9 +13,10 @@
 enum { THREADS = 128 };
 
 template <class T>
-static __global__ void __launch_bounds__(THREADS) turn(tensor y, tensor x, int64_t first, double log2_theta)
+static __global__ void __launch_bounds__(THREADS) turn(tensor y, tensor x, tensor at, int64_t first, double log2_theta)
 {
     int64_t t = blockIdx.x, b = blockIdx.y, H = x.dim[2], half = x.dim[3] / 2;
+    if (at.data) first += static_cast<const int32_t *>(at.data)[b * at.stride[0]];
     const T *from = static_cast<const T *>(x.data) + b * x.stride[0] + t * x.stride[1];
     T *to = static_cast<T *>(y.data) + b * y.stride[0] + t * y.stride[1];
     for (int64_t i = threadIdx.x; i < half; i += THREADS) {
@@ -32,15 +33,15 @@ static __global__ void __launch_bounds__(THREADS) turn(tensor y, tensor x, int64
     }
 }
 
-template <class T> static void launch_turn(dev *d, tensor y, tensor x, rope_options o)
+template <class T> static void launch_turn(dev *d, tensor y, tensor x, tensor at, rope_options o)
 {
     dim3 grid((unsigned)x.dim[1], (unsigned)x.dim[0]);
-    LAUNCH(d, turn<T>, grid, THREADS, 0, y, x, o.first, log2((double)o.theta));
+    LAUNCH(d, turn<T>, grid, THREADS, 0, y, x, at, o.first, log2((double)o.theta));
 }
 
-extern "C" void CUDA_OP(rope_fwd)(dev *d, tensor y, tensor x, rope_options o)
+extern "C" void CUDA_OP(rope_fwd)(dev *d, tensor y, tensor x, tensor at, rope_options o)
 {
-    WITH_TYPE(x.type, T, launch_turn<T>(d, y, x, o));
+    WITH_TYPE(x.type, T, launch_turn<T>(d, y, x, at, o));
 }
 
 template <class T> static __global__ void __launch_bounds__(THREADS) code(tensor y, tensor c, tensor g)

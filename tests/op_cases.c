@@ -24,7 +24,8 @@ CALL(add_fwd, t[0], t[1], t[2])
 CALL(copy, t[0], t[1])
 CALL(fill, t[0], o->value)
 CALL(embedding_fwd, t[0], t[1], t[2])
-CALL(rope_fwd, t[0], t[1], o->rope)
+CALL(place, t[0], t[1], t[2])
+CALL(rope_fwd, t[0], t[1], t[2], o->rope)
 CALL(attention_fwd, t[0], t[1], t[2], t[3], t[4], t[5], o->attention)
 CALL(relpos_attention_fwd, t[0], t[1], t[2], t[3], t[4], t[5], o->relpos)
 CALL(image_pool_fwd, t[0], t[1], t[2], t[3], t[4])
@@ -77,7 +78,8 @@ CALL(sum_squares, t[0], t[1], o->add)
 #define BATCH_copy "y x"
 #define BATCH_fill "y"
 #define BATCH_embedding_fwd "y ids"
-#define BATCH_rope_fwd "y x"
+#define BATCH_place "y x at"
+#define BATCH_rope_fwd "y x at"
 #define BATCH_attention_fwd "y lse q k v index"
 #define BATCH_relpos_attention_fwd "y lse qkv"
 #define BATCH_image_pool_fwd "y lse x a"
@@ -427,12 +429,20 @@ const op_case op_cases[] = {
     { OP_embedding_fwd, "A129x17/s W3x17/ps I129/s", NO_OPTIONS },
     { OP_embedding_fwd, "A19x768 W100x768/p I19", NO_OPTIONS },
 
-    /* y x */
-    { OP_rope_fwd, "A1x1x1x2 A1x1x1x2", ROPE(0, 10000) },
-    { OP_rope_fwd, "A3x17x5x6 A3x17x5x6", ROPE(3, 10000) },
-    { OP_rope_fwd, "A3x17x5x10/s A3x17x5x10/s", ROPE(0, 500000) },
-    { OP_rope_fwd, "@x A2x9x4x100", ROPE(129, 10000) },
-    { OP_rope_fwd, "@x A2x1x3x64/s", ROPE(27, 10000) },
+    /* y x at */
+    { OP_place, "+A1x1x1 A1x1 I1", NO_OPTIONS },
+    { OP_place, "+A3x17x5 A3x5 I3", NO_OPTIONS },
+    { OP_place, "+A5x9x129/s A5x129/s I5/s", NO_OPTIONS },
+    { OP_place, "+A16x33x768 A16x768 I16", NO_OPTIONS },
+
+    /* y x at */
+    { OP_rope_fwd, "A1x1x1x2 A1x1x1x2 -", ROPE(0, 10000) },
+    { OP_rope_fwd, "A3x17x5x6 A3x17x5x6 -", ROPE(3, 10000) },
+    { OP_rope_fwd, "A3x17x5x10/s A3x17x5x10/s -", ROPE(0, 500000) },
+    { OP_rope_fwd, "@x A2x9x4x100 -", ROPE(129, 10000) },
+    { OP_rope_fwd, "@x A2x1x3x64/s -", ROPE(27, 10000) },
+    { OP_rope_fwd, "@x A5x1x3x64/s I5", ROPE(0, 10000) },
+    { OP_rope_fwd, "A3x4x2x6 A3x4x2x6 I3/s", ROPE(2, 10000) },
 
     /* y lse q k v index */
     { OP_attention_fwd, "A1x1x1x1 F1x1x1 A1x1x1x1 A1x1x1x1 A1x1x1x1 -", ATTENTION(1, false) },
@@ -449,6 +459,9 @@ const op_case op_cases[] = {
     { OP_attention_fwd, "A3x1x9x64 F3x9x1 A3x1x9x64 A3x33x3x64/s A3x33x3x64/s -", ATTENTION(0.125f, true) },
     { OP_attention_fwd, "A6x1x4x16 F6x4x1 A6x1x4x16 A6x20x4x16 A6x20x4x16 I6x20", ATTENTION(0.25f, true) },
     { OP_attention_fwd, "A6x1x4x64 - A6x1x4x64 A2x20x2x64/s A2x20x2x64/s I6x20/s", ATTENTION(0.125f, true) },
+    { OP_attention_fwd, "A6x1x4x16 F6x4x1 A6x1x4x16 A6x20x4x16 A6x20x4x16 I6x20/e", ATTENTION(0.25f, true) },
+    { OP_attention_fwd, "A5x1x4x64 - A5x1x4x64 A2x133x2x64/s A2x133x2x64/s I5x133/se", ATTENTION(0.125f, true) },
+    { OP_attention_fwd, "A3x1x2x129 F3x2x1 A3x1x2x129 A3x70x2x129 A3x70x2x129 I3x70/e", ATTENTION(0.09f, false) },
     { OP_attention_fwd, "A3x5x2x8 - A3x5x2x8 A4x9x2x8/t A4x9x2x8/t I3x9", ATTENTION(0.35f, true) },
     { OP_attention_fwd, "A2x5x2x16 F2x2x5 A2x5x2x16/b A2x17x2x16/b A2x17x2x16 -", ATTENTION(0.25f, false) },
     { OP_attention_fwd, "A1x300x2x32 F1x2x300 A1x300x2x32 A1x300x2x32 A1x300x2x32 -", ATTENTION(0.18f, true) },
@@ -589,7 +602,7 @@ const op_case op_timed[] = {
     { OP_copy, "A16x4096x256 A16x4096x256", .label = "image tokens, 16 regions" },
     { OP_fill, "A16x4096x256", .o.value = 0, .label = "image tokens, 16 regions" },
     { OP_embedding_fwd, "A304x1280 W50257x1280 I304", .label = "GPT-2 large tokens" },
-    { OP_rope_fwd, "@x A16x27x32x100", ROPE(0, 10000), "LLaMA 3B prompt" },
+    { OP_rope_fwd, "@x A16x27x32x100 -", ROPE(0, 10000), "LLaMA 3B prompt" },
     { OP_attention_fwd, "A16x15x8x32 - A16x15x8x32 A16x15x8x32 A16x15x8x32 -", ATTENTION(0.18f, false), "mixer tokens" },
     { OP_attention_fwd, "A16x8x20x64 - A16x8x20x64 A16x8x20x64 A16x8x20x64 -", ATTENTION(0.125f, true), "GPT-2 large prompt" },
     { OP_attention_fwd, "A16x1x20x64 - A16x1x20x64 A16x27x20x64 A16x27x20x64 -", ATTENTION(0.125f, true), "GPT-2 large step" },

@@ -51,7 +51,7 @@ static bool read_word(op_plan *p, op_spec *s, const char *word)
         word++;
     }
     if (*word == '/') snprintf(s->views, sizeof s->views, "%s", ++word);
-    return s->ndim > 0 && strspn(s->views, "strpbquox") == strlen(s->views) && strlen(word) == strlen(s->views);
+    return s->ndim > 0 && strspn(s->views, "strpbquoxe") == strlen(s->views) && strlen(word) == strlen(s->views);
 }
 
 static bool read_words(op_plan *p, const char *words)
@@ -111,6 +111,7 @@ static int64_t index_limit(const op_plan *p)
     switch (p->op) {
     case OP_embedding_fwd: return p->spec[1].dim[0];
     case OP_attention_fwd: return p->spec[3].dim[0];
+    case OP_place: return p->spec[0].dim[1];
     case OP_cross_entropy_fwd: return p->spec[2].dim[1];
     case OP_cross_entropy_bwd: return p->spec[3].dim[1];
     case OP_embedding_bwd: return p->spec[0].dim[0];
@@ -151,6 +152,10 @@ static bool draw_values(op_plan *p)
         if (!p->values[i]) return false;
         for (int64_t k = 0; k < n; k++)
             p->values[i][k] = k < unique ? draw(p, s, &state) : p->values[i][k - unique];
+        for (int64_t k = 0; strchr(s->views, 'e') && k < n; k++) {
+            int64_t row = k / s->dim[1], keys = 1 + (7 * row + 2) % s->dim[1];
+            if (k % s->dim[1] >= keys) p->values[i][k] = -1;
+        }
         for (int64_t k = 0; strchr(s->views, 'x') && k < n; k++) /* the second corner: a size from the first */
             if (k % 4 >= 2) p->values[i][k] = p->values[i][k - 2] + 0.5 + 0.7 * fabs(p->values[i][k]);
     }

@@ -42,7 +42,7 @@ static const gradient_case cases[] = {
     { OP_activation_bwd, { OP_activation_fwd, "A3x17 A3x17", .o.act = ACT_GELU_TANH } },
     { OP_silu_mul_bwd, { OP_silu_mul_fwd, "A3x7 A3x7 A3x7", .o.in_out = false } },
     { OP_embedding_bwd, { OP_embedding_fwd, "A9x3 W4x3 I9", .o.in_out = false } },
-    { OP_rope_bwd, { OP_rope_fwd, "A2x3x2x6 A2x3x2x6", .o.rope = { .first = 4, .theta = 100 } } },
+    { OP_rope_bwd, { OP_rope_fwd, "A2x3x2x6 A2x3x2x6 -", .o.rope = { .first = 4, .theta = 100 } } },
     { OP_attention_bwd, { OP_attention_fwd, "A1x1x1x1 F1x1x1 A1x1x1x1 A1x2x1x1 A1x2x1x1 -", .o.attention = { .scale = 1 } } },
     { OP_attention_bwd, { OP_attention_fwd, "A2x3x4x2 F2x4x3 A2x3x4x2 A2x5x2x2 A2x5x2x2 -", .o.attention = { .scale = 0.7f } } },
     { OP_attention_bwd, { OP_attention_fwd, "A2x3x4x2 F2x4x3 A2x3x4x2 A2x5x2x2 A2x5x2x2 -", .o.attention = { .scale = 0.7f, .causal = true } } },

@@ -247,15 +247,25 @@ static void lm_cache_equals_whole(lm_family family)
     dev_put(b.d, index, rows, sizeof rows);
     lm_cache one = lm_cache_new(&b.p, &m, 4, WORDS), two = lm_cache_new(&b.p, &m, 4, WORDS);
     lm_fwd(&b.p, &m, whole, 0, &one, 2, index);
+    lm_cache three = lm_cache_new(&b.p, &m, 2, WORDS);
+    tensor at = pass_ids(&b.p, 2), seen = arena_tensor(&b.temp, DT_I32, 2, (int64_t[]){ 2, WORDS });
     for (int t = 0; t < WORDS; t++) {
         tensor h = pass_3d(&b.p, 2, 1, 24);
         op_copy(b.d, h, tensor_slice(input, 1, t, 1));
         lm_fwd(&b.p, &m, h, t, &two, 2, tensor_slice(index, 1, 0, t + 1));
+        tensor again = pass_3d(&b.p, 2, 1, 24); /* the position and the end of the keys from memory */
+        op_copy(b.d, again, tensor_slice(input, 1, t, 1));
+        for (int i = 0; i < 2 * WORDS; i++) rows[i] = i % WORDS <= t ? i / WORDS : -1;
+        dev_put(b.d, seen, rows, sizeof rows);
+        dev_put(b.d, at, (int32_t[]){ t, t }, 2 * sizeof(int32_t));
+        lm_step(&b.p, &m, again, at, &three, seen);
         CHECK_OK(dev_check(b.d));
         for (int n = 0; n < 2; n++) {
-            double worst =
-                distance((const double *)h.data + n * 24, (const double *)whole.data + (n * WORDS + t) * 24, 24);
+            const double *want = (const double *)whole.data + (n * WORDS + t) * 24;
+            double worst = distance((const double *)h.data + n * 24, want, 24);
             CHECKF(worst < 1e-10, "family %d, sequence %d, word %d: differs by %g", (int)family, n, t, worst);
+            worst = distance((const double *)again.data + n * 24, want, 24);
+            CHECKF(worst < 1e-10, "family %d, sequence %d, step %d: differs by %g", (int)family, n, t, worst);
         }
     }
     lm_free(&m);

@@ -141,6 +141,7 @@ static bool is_exact(op_id op)
     case OP_copy:
     case OP_fill:
     case OP_embedding_fwd:
+    case OP_place:
     case OP_threshold_fwd:
     case OP_argmax_fwd:
     case OP_topk_fwd:

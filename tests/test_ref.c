@@ -189,7 +189,7 @@ static void ref_choices(void)
     op_sample_fwd(r.d, best, x, u, (sample_options){ 1, 0, 0.45f });
     CHECK(b[1] == 0); /* the best alone reaches 0.45 */
     tensor q = of(&r, (double[]){ 1, 2, 3, 4 }, DIM(1, 1, 1, 4)), y = of(&r, NULL, DIM(1, 1, 1, 4));
-    op_rope_fwd(r.d, y, q, (rope_options){ 2, 100 });
+    op_rope_fwd(r.d, y, q, TENSOR_NONE, (rope_options){ 2, 100 });
     CHECK(near(AT(y, 0), cos(2) - 3 * sin(2)) && near(AT(y, 3), 4 * cos(0.2) + 2 * sin(0.2)));
     tensor table = of(&r, (double[]){ 1, 2, 3, 4 }, DIM(2, 2)), rows = of(&r, NULL, DIM(2, 2)),
            ids = arena_tensor(&r.a, DT_I32, 1, (int64_t[]){ 2 });

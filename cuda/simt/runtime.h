@@ -36,6 +36,16 @@ typedef struct simt_counts {
 void simt_counts_clear(void);
 simt_counts simt_counts_get(void);
 
+/* Launches of this thread are kept from begin to end instead of run; the recording is the caller's. */
+typedef struct simt_recording simt_recording;
+cudaError_t simt_record_begin(void);
+cudaError_t simt_record_end(simt_recording **out); /* NULL when memory was out */
+cudaError_t simt_record_run(const simt_recording *r);
+size_t simt_record_launches(const simt_recording *r);
+/* The first kernel that is launched in another way in b than in a; NULL: none. */
+const char *simt_record_differs(const simt_recording *a, const simt_recording *b);
+void simt_record_free(simt_recording *r); /* accepts NULL */
+
 #ifdef __cplusplus
 }
 #endif

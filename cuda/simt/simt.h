@@ -79,6 +79,10 @@ typedef void simt_body(const void *context);
 cudaError_t simt_launch(const char *name, dim3 grid, dim3 block, size_t dynamic_bytes, simt_body *body,
                         const void *context, size_t context_bytes);
 
+/* Runs it, or keeps it for later while launches are recorded (record.cpp). */
+cudaError_t simt_submit(const char *name, dim3 grid, dim3 block, size_t dynamic_bytes, simt_body *body,
+                        const void *context, size_t context_bytes);
+
 /* The arguments are converted once, on the host, to what the kernel takes, as a launch does. */
 template <class... P> struct simt_arguments;
 template <> struct simt_arguments<> {
@@ -106,7 +110,7 @@ template <class... P, class... A>
 cudaError_t simt_start(const char *name, dim3 grid, dim3 block, size_t bytes, void (*kernel)(P...), A... arguments)
 {
     simt_call<P...> call = { kernel, simt_arguments<P...>{ static_cast<P>(arguments)... } };
-    return simt_launch(name, grid, block, bytes, simt_call<P...>::run, &call, sizeof call);
+    return simt_submit(name, grid, block, bytes, simt_call<P...>::run, &call, sizeof call);
 }
 
 /* ---- shared memory --------------------------------------------------------------------------------------------- */

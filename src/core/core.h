@@ -76,6 +76,9 @@ typedef struct backend { /* a kind of machine */
     void (*fence)(dev *d, void *p, size_t bytes, bool closed);
     /* Bytes of a linear weight in LAYOUT_PANELS; NULL when the device takes rows only. N outputs, K inputs. */
     size_t (*panel_bytes)(dtype type, int64_t N, int64_t K);
+    /* dev_repeat and dev_repeated; NULL: ops run as they come. */
+    bool (*repeat)(dev *d, const char *what, const void *key, size_t bytes);
+    void (*repeated)(dev *d);
     const struct op_table *ops;
 } backend;
 
@@ -102,6 +105,15 @@ sca_status dev_get(dev *d, void *dst, tensor src, size_t bytes); /* waits; repor
 /* The same for float data of the host's type: converts to or from the tensor's element type. */
 void dev_put_f32(dev *d, tensor dst, const float *src);
 sca_status dev_get_f32(dev *d, float *dst, tensor src);
+
+/* ---- work that repeats (dev.c) --------------------------------------------------------------------------- */
+
+/* The ops from dev_repeat to dev_repeated are one piece of work, which a device may keep and start again as a whole
+ * (CUDA graphs). `what` and the key say which: they hold everything the ops depend on, shapes and addresses; what
+ * changes from one time to the next is in the device's memory. false: the work has been started, the caller skips the
+ * ops and dev_repeated. No copies from or to the host in between. */
+bool dev_repeat(dev *d, const char *what, const void *key, size_t bytes);
+void dev_repeated(dev *d);
 
 /* ---- arenas (arena.c) ------------------------------------------------------------------------------------ */
 

@@ -73,3 +73,15 @@ sca_status dev_get_f32(dev *d, float *dst, tensor src)
     mem_free(staging);
     return status;
 }
+
+/* ---- work that repeats ------------------------------------------------------------------------------------ */
+
+bool dev_repeat(dev *d, const char *what, const void *key, size_t bytes)
+{
+    return d->status != SCA_OK || !d->kind->repeat || d->kind->repeat(d, what, key, bytes);
+}
+
+void dev_repeated(dev *d)
+{
+    if (d->kind->repeated) d->kind->repeated(d);
+}

@@ -143,11 +143,21 @@ static void drop(const attention *a, const cpu_queries *u, int64_t lanes, int64_
         }
 }
 
+/* Keys that query `last` of sequence b sees: up to its own place, and to where the sequence ends. */
+static int64_t keys_seen(const attention *a, int64_t b, int64_t last)
+{
+    int64_t Tk = a->k.dim[1], seen = a->o.causal ? min64(Tk, last + 1 + Tk - a->q.dim[1]) : Tk;
+    const int32_t *rows = tensor_given(a->index) ? (const int32_t *)a->index.data + b * a->index.stride[0] : NULL;
+    for (int64_t s = 0; rows && s < seen; s++)
+        if (rows[s] < 0) return s;
+    return seen;
+}
+
 static void attend(const attention *a, cpu_queries *u, int64_t b, int64_t h, int64_t t0, float *copy)
 {
     int64_t g = h / (a->q.dim[2] / a->k.dim[2]), row = ((a->o.drop.first + b) * a->q.dim[2] + h) * a->q.dim[1];
     int64_t Tk = a->k.dim[1], shift = Tk - a->q.dim[1], nr = u->kernels->nr, ldk, ldv;
-    int64_t seen = a->o.causal ? min64(Tk, t0 + u->count + shift) : Tk;
+    int64_t seen = keys_seen(a, b, t0 + u->count - 1);
     bool often = u->panels > 2;
     for (int64_t from = 0; from < seen; from += KEYS) {
         int64_t keys = min64(KEYS, seen - from);

@@ -129,6 +129,15 @@ void cpu_copy(dev *d, tensor y, tensor x)
     cpu_parallel(cpu_of(d), ceil_div(cpu_rows(&p.y), p.grain), copy_task, &p);
 }
 
+void cpu_place(dev *d, tensor y, tensor x, tensor at)
+{
+    const int32_t *t = at.data;
+    (void)d;
+    for (int64_t b = 0; b < y.dim[0]; b++)
+        memcpy((float *)y.data + b * y.stride[0] + t[b * at.stride[0]] * y.stride[1],
+               (const float *)x.data + b * x.stride[0], (size_t)y.dim[2] * sizeof(float));
+}
+
 /* One element of y's type that stands for `value`. */
 static void element(dtype type, double value, unsigned char out[8])
 {
@@ -181,14 +190,15 @@ void cpu_embedding_fwd(dev *d, tensor y, tensor table, tensor ids)
 
 typedef struct rope {
     tensor y, x;
-    const float *cosine, *sine; /* (T, D/2) */
+    const float *cosine, *sine; /* (T, D/2), or (B*T, D/2) where each sequence has its own place */
+    bool own;
 } rope;
 
 static void rope_task(void *context, int64_t task, int thread)
 {
     const rope *p = context;
     int64_t T = p->x.dim[1], H = p->x.dim[2], half = p->x.dim[3] / 2, b = task / T, t = task % T;
-    const float *c = p->cosine + t * half, *s = p->sine + t * half;
+    const float *c = p->cosine + (p->own ? task : t) * half, *s = p->sine + (p->own ? task : t) * half;
     (void)thread;
     for (int64_t h = 0; h < H; h++) {
         float *y = (float *)p->y.data + b * p->y.stride[0] + t * p->y.stride[1] + h * p->y.stride[2];
@@ -202,26 +212,28 @@ static void rope_task(void *context, int64_t task, int thread)
 }
 
 /* `way` -1 turns the other way. */
-static void rotate(dev *d, tensor y, tensor x, rope_options o, float way)
+static void rotate(dev *d, tensor y, tensor x, tensor at, rope_options o, float way)
 {
     cpu *c = cpu_of(d);
-    int64_t T = x.dim[1], half = x.dim[3] / 2;
-    if (!cpu_scratch(d, 0, (size_t)(2 * T * half) * sizeof(float))) return;
-    float *cosine = cpu_scratch_shared(c), *sine = cosine + T * half;
+    bool own = tensor_given(at);
+    int64_t T = x.dim[1], half = x.dim[3] / 2, places = own ? x.dim[0] * T : T;
+    if (!cpu_scratch(d, 0, (size_t)(2 * places * half) * sizeof(float))) return;
+    float *cosine = cpu_scratch_shared(c), *sine = cosine + places * half;
     for (int64_t i = 0; i < half; i++) {
         double turn = pow((double)o.theta, -2.0 * (double)i / (double)(2 * half));
-        for (int64_t t = 0; t < T; t++) {
-            cosine[t * half + i] = (float)cos((double)(o.first + t) * turn);
-            sine[t * half + i] = way * (float)sin((double)(o.first + t) * turn);
+        for (int64_t r = 0; r < places; r++) {
+            int64_t place = o.first + r % T + (own ? ((const int32_t *)at.data)[r / T * at.stride[0]] : 0);
+            cosine[r * half + i] = (float)cos((double)place * turn);
+            sine[r * half + i] = way * (float)sin((double)place * turn);
         }
     }
-    rope p = { y, x, cosine, sine };
+    rope p = { y, x, cosine, sine, own };
     cpu_parallel(c, x.dim[0] * T, rope_task, &p);
 }
 
-void cpu_rope_fwd(dev *d, tensor y, tensor x, rope_options o) { rotate(d, y, x, o, 1.0f); }
+void cpu_rope_fwd(dev *d, tensor y, tensor x, tensor at, rope_options o) { rotate(d, y, x, at, o, 1.0f); }
 
-void cpu_rope_bwd(dev *d, tensor dx, tensor dy, rope_options o) { rotate(d, dx, dy, o, -1.0f); }
+void cpu_rope_bwd(dev *d, tensor dx, tensor dy, rope_options o) { rotate(d, dx, dy, tensor_none(), o, -1.0f); }
 
 typedef struct fourier {
     tensor y, c, g;

@@ -32,9 +32,9 @@ typedef struct search {
     int eos;
     int64_t stream;
     lm_cache cache;
-    tensor h, ids, index, logits; /* (N*n,1,d) (N*n) (N*n,T) (N*n,V) of the decode step */
-    int32_t *rows, *rows_next;    /* (N*n,T): cache row of each position */
-    int32_t *next;                /* (N*n): tokens to feed */
+    tensor h, ids, at, index, logits; /* (N*n,1,d) (N*n) (N*n) (N*n,T) (N*n,V) of the decode step */
+    int32_t *rows, *rows_next;        /* (N*n,T): cache row of each position; -1: none yet */
+    int32_t *next, *place;            /* (N*n): tokens to feed, and at which position */
     int steps;                    /* tokens generated so far */
     /* greedy and sampling */
     bool *done; /* (N) */
@@ -56,6 +56,7 @@ static sca_status host_memory(search *s)
     s->rows = mem_zero(R * (size_t)s->T, sizeof *s->rows);
     s->rows_next = mem_zero(R * (size_t)s->T, sizeof *s->rows_next);
     s->next = mem_zero(R, sizeof *s->next);
+    s->place = mem_zero(R, sizeof *s->place);
     s->done = mem_zero((size_t)s->N, sizeof *s->done);
     s->beams = mem_zero(R, sizeof *s->beams);
     s->beams_next = mem_zero(R, sizeof *s->beams_next);
@@ -64,7 +65,7 @@ static sca_status host_memory(search *s)
     s->token_memory = mem_zero(tokens, sizeof *s->token_memory);
     s->top_value = mem_zero(R * K, sizeof *s->top_value);
     s->top_index = mem_zero(R * K, sizeof *s->top_index);
-    if (!s->rows || !s->rows_next || !s->next || !s->done || !s->beams || !s->beams_next || !s->finished ||
+    if (!s->rows || !s->rows_next || !s->next || !s->place || !s->done || !s->beams || !s->beams_next || !s->finished ||
         !s->n_finished || !s->token_memory || !s->top_value || !s->top_index)
         return mem_fail(tokens * sizeof *s->token_memory, "the hypotheses of a search");
     int *at = s->token_memory;
@@ -81,6 +82,7 @@ static void host_free(search *s)
     mem_free(s->rows);
     mem_free(s->rows_next);
     mem_free(s->next);
+    mem_free(s->place);
     mem_free(s->done);
     mem_free(s->beams);
     mem_free(s->beams_next);
@@ -100,8 +102,9 @@ static void feed_prefix(search *s, tensor task, tensor soft)
     const pass *p = s->p;
     size_t mark = arena_mark(p->temp);
     int64_t q = s->prefix - s->task, d = s->m->config->width;
-    for (int64_t r = 0; r < s->N; r++) /* row 0 for the task tokens is there by mem_zero */
-        for (int64_t t = s->task; t < s->prefix; t++) s->rows[r * s->T + t] = (int32_t)(r * s->n);
+    for (int64_t r = 0; r < s->N; r++)
+        for (int64_t t = 0; t < s->T; t++)
+            s->rows[r * s->T + t] = t < s->task ? 0 : t < s->prefix ? (int32_t)(r * s->n) : -1;
     dev_put(p->d, tensor_slice(s->index, 0, 0, s->N), s->rows, (size_t)(s->N * s->T) * sizeof *s->rows);
     if (s->task) {
         tensor h = pass_3d(p, 1, s->task, d);
@@ -115,17 +118,31 @@ static void feed_prefix(search *s, tensor task, tensor soft)
     arena_release(p->temp, mark);
 }
 
-/* Feeds s->next at the position after the `steps` tokens so far; logits of all N*n sequences. */
+/* Feeds s->next at the position after the `steps` tokens so far; logits of all N*n sequences. Token, position and
+ * cache rows of a step are in the device's memory, and the keys looked at are rounded up: so most steps are the same
+ * ops on the same addresses, and a device may repeat the whole of them. */
 static void feed_tokens(search *s)
 {
+    enum { KEYS = 64 };
     const pass *p = s->p;
-    int64_t R = s->N * s->n, at = s->prefix + s->steps - 1;
-    for (int64_t b = 0; b < R; b++) s->rows[b * s->T + at] = (int32_t)b;
+    int64_t R = s->N * s->n, at = s->prefix + s->steps - 1, keys = (at + KEYS) / KEYS * KEYS;
+    if (keys > s->T) keys = s->T;
+    for (int64_t b = 0; b < R; b++) {
+        s->rows[b * s->T + at] = (int32_t)b;
+        s->place[b] = (int32_t)at;
+    }
     dev_put(p->d, s->ids, s->next, (size_t)R * sizeof *s->next);
+    dev_put(p->d, s->at, s->place, (size_t)R * sizeof *s->place);
     dev_put(p->d, s->index, s->rows, (size_t)(R * s->T) * sizeof *s->rows);
-    lm_embed(p, s->m, tensor_reshape2(s->h, R, s->m->config->width), s->ids);
-    lm_fwd(p, s->m, s->h, at, &s->cache, 1, tensor_slice(s->index, 1, 0, at + 1));
-    lm_logits(p, s->m, s->logits, tensor_reshape2(s->h, R, s->m->config->width));
+    tensor h = tensor_reshape2(s->h, R, s->m->config->width), index = tensor_slice(s->index, 1, 0, keys);
+    const void *base = p->temp->base;
+    const int64_t key[] = { (int64_t)(uintptr_t)base, (int64_t)arena_mark(p->temp), (int64_t)(uintptr_t)h.data,
+                            (int64_t)(uintptr_t)s->m->head.v.data, R, s->T, keys };
+    if (!dev_repeat(p->d, "decode step", key, sizeof key)) return;
+    lm_embed(p, s->m, h, s->ids);
+    lm_step(p, s->m, s->h, s->at, &s->cache, index);
+    lm_logits(p, s->m, s->logits, h);
+    dev_repeated(p->d);
 }
 
 /* ---- greedy search and sampling ---------------------------------------------------------------------- */
@@ -299,7 +316,7 @@ static void idle(search *s, int64_t region)
 {
     for (int64_t row = region * s->n; row < (region + 1) * s->n; row++) {
         s->next[row] = 0;
-        memset(s->rows_next + row * s->T, 0, (size_t)s->T * sizeof *s->rows);
+        for (int64_t t = 0; t < s->T; t++) s->rows_next[row * s->T + t] = t < s->prefix + s->steps ? 0 : -1;
         s->beams_next[row].sum = 0;
     }
 }
@@ -421,6 +438,7 @@ sca_status generate(const pass *p, const lm *m, tensor task, tensor soft, const 
     s.cache = lm_cache_new(p, m, R, s.T);
     s.h = pass_3d(p, R, 1, m->config->width);
     s.ids = pass_ids(p, R);
+    s.at = pass_ids(p, R);
     s.index = arena_tensor(p->temp, DT_I32, 2, (int64_t[]){ R, s.T });
     s.logits = pass_2d(p, R, s.V);
     feed_prefix(&s, task, soft);

@@ -97,6 +97,7 @@ typedef struct step { /* one call */
     int64_t row_step;
     tensor index;
     const uint64_t *dropout; /* NULL: none */
+    tensor at;               /* (B), T 1: where each sequence stands, from `first` on; absent: there */
 } step;
 
 /* Where tensors live that backward needs: without k they are temporary. */
@@ -141,7 +142,7 @@ static tensor by_head(const step *s, tensor t, int heads) { return tensor_split(
 
 static rope_options rope_at(const step *s)
 {
-    return (rope_options){ .first = s->first, .theta = s->m->config->rope_theta };
+    return (rope_options){ .first = tensor_given(s->at) ? 0 : s->first, .theta = s->m->config->rope_theta };
 }
 
 /* q,k,v (B*T, ..) of normalised y; q of LLaMA and k are rotated. */
@@ -161,8 +162,8 @@ static void project(const step *s, const lm_block *b, tensor y, tensor part[3], 
         linear_fwd(s->p, m[i], part[i], y, ACT_NONE, tensor_none());
     }
     tensor q4 = by_head(s, part[0], c->heads), k4 = by_head(s, part[1], c->kv_heads);
-    op_rope_fwd(s->p->d, q4, q4, rope_at(s));
-    op_rope_fwd(s->p->d, k4, k4, rope_at(s));
+    op_rope_fwd(s->p->d, q4, q4, s->at, rope_at(s));
+    op_rope_fwd(s->p->d, k4, k4, s->at, rope_at(s));
 }
 
 static attention_options attention_at(const step *s, int layer)
@@ -184,8 +185,13 @@ static void seen(const step *s, int layer, tensor own_k, tensor own_v, tensor *k
         return;
     }
     tensor keys = tensor_at(s->cache->k, layer), values = tensor_at(s->cache->v, layer);
-    op_copy(s->p->d, cache_target(s, keys), by_sequence(s, own_k));
-    op_copy(s->p->d, cache_target(s, values), by_sequence(s, own_v));
+    if (tensor_given(s->at)) {
+        op_place(s->p->d, tensor_slice(keys, 0, 0, s->B), own_k, s->at);
+        op_place(s->p->d, tensor_slice(values, 0, 0, s->B), own_v, s->at);
+    } else {
+        op_copy(s->p->d, cache_target(s, keys), by_sequence(s, own_k));
+        op_copy(s->p->d, cache_target(s, values), by_sequence(s, own_v));
+    }
     *k = cache_source(s, keys);
     *v = cache_source(s, values);
 }
@@ -266,8 +272,27 @@ static void feed_forward(const step *s, const lm_block *b, int layer, tensor y, 
 static void add_positions(const step *s, tensor h)
 {
     if (s->m->config->family != LM_GPT2) return;
+    if (tensor_given(s->at)) {
+        size_t mark = arena_mark(s->p->temp);
+        tensor own = pass_2d(s->p, s->B, s->m->config->width), rows = tensor_reshape2(h, s->B, own.dim[1]);
+        op_embedding_fwd(s->p->d, own, s->m->positions.v, s->at);
+        op_add_fwd(s->p->d, rows, rows, own);
+        arena_release(s->p->temp, mark);
+        return;
+    }
     tensor at = tensor_unsqueeze(tensor_slice(s->m->positions.v, 0, s->first, s->T), 0);
     op_add_fwd(s->p->d, h, h, tensor_expand(at, 0, s->B));
+}
+
+static void run_blocks(const step *s, tensor h)
+{
+    tensor rows = tensor_reshape2(h, s->B * s->T, s->m->config->width);
+    add_positions(s, h);
+    for (int i = 0; i < s->m->config->layers; i++) {
+        attention(s, &s->m->blocks[i], i, rows, rows, NULL);
+        feed_forward(s, &s->m->blocks[i], i, rows, rows, NULL);
+    }
+    norm_fwd(s->p, &s->m->norm_final, rows, rows, NULL);
 }
 
 void lm_fwd(const pass *p, const lm *m, tensor h, int64_t first, const lm_cache *cache, int64_t row_step,
@@ -280,14 +305,23 @@ void lm_fwd(const pass *p, const lm *m, tensor h, int64_t first, const lm_cache 
                .first = first,
                .cache = cache,
                .row_step = row_step,
-               .index = index };
-    tensor rows = tensor_reshape2(h, s.B * s.T, m->config->width);
-    add_positions(&s, h);
-    for (int i = 0; i < m->config->layers; i++) {
-        attention(&s, &m->blocks[i], i, rows, rows, NULL);
-        feed_forward(&s, &m->blocks[i], i, rows, rows, NULL);
-    }
-    norm_fwd(p, &m->norm_final, rows, rows, NULL);
+               .index = index,
+               .at = tensor_none() };
+    run_blocks(&s, h);
+}
+
+void lm_step(const pass *p, const lm *m, tensor h, tensor at, const lm_cache *cache, tensor index)
+{
+    step s = { .p = p,
+               .m = m,
+               .B = h.dim[0],
+               .T = 1,
+               .first = index.dim[1] - 1,
+               .cache = cache,
+               .row_step = 1,
+               .index = index,
+               .at = at };
+    run_blocks(&s, h);
 }
 
 void lm_embed(const pass *p, const lm *m, tensor y, tensor ids) { op_embedding_fwd(p->d, y, m->embedding.v, ids); }
@@ -306,6 +340,7 @@ static step whole(const pass *p, const lm *m, tensor h, const lm_kept *k)
                    .B = h.dim[0],
                    .T = h.dim[1],
                    .index = tensor_none(),
+                   .at = tensor_none(),
                    .dropout = k && k->drop ? &k->key : NULL };
 }
 

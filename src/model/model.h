@@ -381,6 +381,9 @@ lm_cache lm_cache_new(const pass *p, const lm *m, int64_t rows, int64_t T);
  * reads position s from row index[b,s], index (B, first+T) I32. */
 void lm_fwd(const pass *p, const lm *m, tensor h, int64_t first, const lm_cache *cache, int64_t row_step,
             tensor index);
+/* The same for one token of each sequence, h (B,1,d), at the positions at (B) I32; the keys end where index (B,keys) I32
+ * says -1. Nothing that changes from step to step is an argument: all of it is in the device's memory. */
+void lm_step(const pass *p, const lm *m, tensor h, tensor at, const lm_cache *cache, tensor index);
 void lm_embed(const pass *p, const lm *m, tensor y, tensor ids);     /* (R,d) of ids (R) */
 void lm_logits(const pass *p, const lm *m, tensor logits, tensor h); /* (R,V) of h (R,d) */
 

@@ -81,6 +81,13 @@ static bool ids_within(const dev *d, tensor t, int64_t least, int64_t limit, int
     return true;
 }
 
+/* Rows of keys: each sequence has at least one; only where they `may_end` there is -1. */
+static bool keys_within(const dev *d, tensor index, int64_t limit, bool may_end)
+{
+    return ids_within(d, tensor_slice(index, 1, 0, 1), 0, limit, 0) &&
+           ids_within(d, index, 0, limit, may_end ? -1 : 0);
+}
+
 /* ---- one check per op: NULL, or the condition that does not hold ------------------------------------------- */
 
 static const char *check_linear_fwd(const dev *d, tensor y, tensor x, tensor w, tensor b, tensor r,
@@ -172,6 +179,14 @@ static const char *check_copy(const dev *d, tensor y, tensor x)
     return NULL;
 }
 
+static const char *check_place(const dev *d, tensor y, tensor x, tensor at)
+{
+    NEED(is_act(d, y, 3) && is_act(d, x, 2) && is_ids(at, 1));
+    NEED(x.dim[0] == y.dim[0] && x.dim[1] == y.dim[2] && shape1(at, y.dim[0]));
+    NEED(ids_within(d, at, 0, y.dim[1], 0));
+    return NULL;
+}
+
 static const char *check_fill(const dev *d, tensor y, double value)
 {
     (void)d;
@@ -188,10 +203,11 @@ static const char *check_embedding_fwd(const dev *d, tensor y, tensor table, ten
     return NULL;
 }
 
-static const char *check_rope_fwd(const dev *d, tensor y, tensor x, rope_options o)
+static const char *check_rope_fwd(const dev *d, tensor y, tensor x, tensor at, rope_options o)
 {
     NEED(is_act(d, y, 4) && is_act(d, x, 4) && tensor_same_shape(y, x));
     NEED(x.dim[3] % 2 == 0);
+    NEED(absent(at) || (is_ids(at, 1) && shape1(at, x.dim[0]) && ids_within(d, at, 0, INT32_MAX, 0)));
     NEED(o.first >= 0 && o.theta > 0 && isfinite(o.theta));
     return NULL;
 }
@@ -206,7 +222,7 @@ static const char *check_attention_fwd(const dev *d, tensor y, tensor lse, tenso
     if (absent(index))
         NEED(k.dim[0] == q.dim[0]);
     else
-        NEED(is_ids(index, 2) && shape2(index, q.dim[0], k.dim[1]) && ids_within(d, index, 0, k.dim[0], 0));
+        NEED(is_ids(index, 2) && shape2(index, q.dim[0], k.dim[1]) && keys_within(d, index, k.dim[0], q.dim[1] == 1));
     NEED(isfinite(o.scale) && is_dropout(o.drop) && (absent(index) || o.drop.rate == 0));
     NEED(!o.causal || k.dim[1] >= q.dim[1]);
     return NULL;
@@ -479,7 +495,7 @@ static const char *check_embedding_bwd(const dev *d, tensor dtable, tensor dy, t
 
 static const char *check_rope_bwd(const dev *d, tensor dx, tensor dy, rope_options o)
 {
-    return check_rope_fwd(d, dx, dy, o);
+    return check_rope_fwd(d, dx, dy, tensor_none(), o);
 }
 
 static const char *check_attention_bwd(const dev *d, tensor dq, tensor dk, tensor dv, tensor dy, tensor y,

@@ -189,28 +189,36 @@ void ref_embedding_fwd(dev *d, tensor y, tensor table, tensor ids)
         memcpy(row1(y, i), row1(m, *ids1(ids, i)), (size_t)y.dim[1] * sizeof(double));
 }
 
+void ref_place(dev *d, tensor y, tensor x, tensor at)
+{
+    (void)d;
+    for (int64_t b = 0; b < y.dim[0]; b++)
+        memcpy(row2(y, b, *ids1(at, b)), row1(x, b), (size_t)x.dim[1] * sizeof(double));
+}
+
 /* By `direction` times the angle of each position: -1 turns back. */
-void ref_rotate(tensor y, tensor x, rope_options o, double direction)
+void ref_rotate(tensor y, tensor x, tensor at, rope_options o, double direction)
 {
     int64_t half = x.dim[3] / 2;
-    for (int64_t t = 0; t < x.dim[1]; t++)
-        for (int64_t i = 0; i < half; i++) {
-            double angle = (double)(o.first + t) * pow((double)o.theta, -(double)i / (double)half);
-            double c = cos(angle), s = direction * sin(angle);
-            for (int64_t b = 0; b < x.dim[0]; b++)
+    for (int64_t b = 0; b < x.dim[0]; b++)
+        for (int64_t t = 0; t < x.dim[1]; t++)
+            for (int64_t i = 0; i < half; i++) {
+                int64_t place = (tensor_given(at) ? *ids1(at, b) : 0) + o.first + t;
+                double angle = (double)place * pow((double)o.theta, -(double)i / (double)half);
+                double c = cos(angle), s = direction * sin(angle);
                 for (int64_t h = 0; h < x.dim[2]; h++) {
                     double *to = row3(y, b, t, h);
                     double first = row3(x, b, t, h)[i], second = row3(x, b, t, h)[i + half];
                     to[i] = first * c - second * s;
                     to[i + half] = second * c + first * s;
                 }
-        }
+            }
 }
 
-void ref_rope_fwd(dev *d, tensor y, tensor x, rope_options o)
+void ref_rope_fwd(dev *d, tensor y, tensor x, tensor at, rope_options o)
 {
     (void)d;
-    ref_rotate(y, x, o, 1);
+    ref_rotate(y, x, at, o, 1);
 }
 
 /* ---- attention ------------------------------------------------------------------------------------------------
@@ -227,6 +235,8 @@ void ref_attention_fwd(dev *d, tensor y, tensor lse, tensor q, tensor k, tensor 
             for (int64_t h = 0; h < H; h++) {
                 const int32_t *from = tensor_given(index) ? ids1(index, b) : NULL;
                 int64_t keys = o.causal ? t + Tk - Tq + 1 : Tk;
+                for (int64_t s = 0; from && s < keys; s++)
+                    if (from[s] < 0) keys = s;
                 for (int64_t s = 0; s < keys; s++)
                     p[s] = (double)o.scale * dot(row3(q, b, t, h), row3(k, from ? from[s] : b, s, h / group), D);
                 double sum = softmax(p, keys);

@@ -128,7 +128,7 @@ static inline void ref_drop_row(double *p, int64_t keys, int64_t row, int64_t wi
     }
 }
 
-void ref_rotate(tensor y, tensor x, rope_options o, double direction);
+void ref_rotate(tensor y, tensor x, tensor at, rope_options o, double direction);
 
 /* One window of op_relpos_attention_fwd: the map from (y0, x0), side_h x side_w positions, some perhaps outside. */
 typedef struct window {

@@ -181,7 +181,7 @@ void ref_embedding_bwd(dev *d, tensor dtable, tensor dy, tensor ids)
 void ref_rope_bwd(dev *d, tensor dx, tensor dy, rope_options o)
 {
     (void)d;
-    ref_rotate(dx, dy, o, -1);
+    ref_rotate(dx, dy, tensor_none(), o, -1);
 }
 
 /* ---- attention --------------------------------------------------------------------------------------------- */

@@ -183,6 +183,8 @@ static backend wrapped(const backend *inner)
     b.put = trace_put;
     b.get = trace_get;
     b.sync = trace_sync;
+    b.repeat = NULL; /* every op is seen, each time */
+    b.repeated = NULL;
     b.ops = &trace_ops;
     return b;
 }
