@@ -478,13 +478,21 @@ static sca_status hook_evaluate(void *user, int64_t step, const char *dir, json_
     return status;
 }
 
+/* Of masks and texts: their loss, for there is no caption to be judged. */
+static sca_status hook_validate(void *user, int64_t step, const char *dir, json_t **sets, double *loss)
+{
+    const hooks *h = user;
+    (void)step;
+    (void)dir;
+    return trainer_validate(h->t->inner, sets, loss);
+}
+
 sca_status sca_train(sca_trainer *t, const sca_train_hooks *outer, int *complete)
 {
     static const sca_train_hooks none;
     hooks h = { t, outer ? outer : &none };
-    /* Captions are what can be evaluated. */
     bool captions = strcmp(t->c->train_objective, "caption") == 0;
-    trainer_hooks inner = { &h, hook_stepped, hook_stop, captions ? hook_evaluate : NULL };
+    trainer_hooks inner = { &h, hook_stepped, hook_stop, captions ? hook_evaluate : hook_validate };
     bool all = false;
     sca_status status = trainer_run(t->inner, &inner, &all);
     if (complete) *complete = all;

@@ -412,6 +412,42 @@ static void one_batch_is_learned(void)
     sca_config_close(c);
 }
 
+/* The evaluation before the first step, of the image that this step trains on, has the loss of this step; the one
+ * after all steps has less. */
+static void masks_and_texts_are_evaluated(void)
+{
+    static const char *const objectives[] = { "mask", "text" };
+    for (size_t i = 0; i < LENGTH(objectives); i++) {
+        enum { STEPS = 4 };
+        sca_step steps[STEPS];
+        double before = 0, after = 0;
+        sca_config *c = tiny("evaluated");
+        set(c, "train.objective=%s", objectives[i]);
+        set(c, "data.train.0.annotations=count=1 size=64 shapes=3");
+        set(c, "data.eval.0.annotations=count=1 size=64 shapes=3");
+        set(c, "data.eval.0.split=train");
+        set(c, "data.regions_per_image=10");
+        set(c, "train.warmup_steps=0");
+        set(c, "train.steps=%d", STEPS);
+        set(c, "train.eval_every=%d", STEPS);
+        CHECK_OK(run(c, NULL));
+        char *lines = NULL, *second;
+        size_t bytes;
+        CHECK_OK(file_read(HERE "/evaluated/eval.jsonl", 1 << 20, &lines, &bytes));
+        CHECKF(lines && (second = strchr(lines, '\n')) && sscanf(lines, "{\"step\":0,\"loss\":%lf", &before) == 1 &&
+                   sscanf(second, "\n{\"step\":4,\"loss\":%lf", &after) == 1,
+               "%s", lines ? lines : "");
+        CHECK(lines && (strstr(lines, "best-mask-iou") != NULL) == (i == 0));
+        set(c, "train.output=");
+        CHECK_OK(run(c, steps));
+        CHECKF(fabs(before - steps[0].loss) <= 1e-12 * before && after < before && after > 0,
+               "%s: loss %.17g before and %.17g after, %.17g in the first step", objectives[i], before, after,
+               steps[0].loss);
+        mem_free(lines);
+        sca_config_close(c);
+    }
+}
+
 /* ---- steps without a finite loss ------------------------------------------------------------------------------ */
 
 static void loss_that_is_not_finite(void)
@@ -477,6 +513,7 @@ int main(int argc, char **argv)
     RUN(kept_by_count);
     RUN(wrong_resumes);
     RUN(one_batch_is_learned);
+    RUN(masks_and_texts_are_evaluated);
     RUN(loss_that_is_not_finite);
     RUN(failed_saves_leave_nothing);
     return check_done();

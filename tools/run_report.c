@@ -78,7 +78,8 @@ static sca_status put_evaluation(str *s, const char *dir, const json_t *line)
     str_printf(s, "<h2>Evaluation after %lld steps</h2>\n", step);
     sca_status status = SCA_OK;
     report_put_table(s, line);
-    for (size_t i = 0; i < n && status == SCA_OK; i++)
+    bool regions = dir_exists(folder); /* the loss of masks or texts alone leaves none to show */
+    for (size_t i = 0; i < n && regions && status == SCA_OK; i++)
         status = report_put_set(s, folder, json_array_get(sets, i), REPORT_BYTES / n * (i + 1));
     mem_free(folder);
     return status;

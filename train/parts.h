@@ -87,6 +87,16 @@ struct trainer {
     bool skips_known;       /* the lines of opening are in the file, or not ours to tell */
 };
 
+/* ---- batches (trainer.c) ---------------------------------------------------------------------------------- */
+
+/* Loader settings of data.train for what is trained; validate.c puts other sets in their place. */
+void trainer_loader(trainer *t, loader_options *o);
+/* number: of the batch among those of the step. Borrows from both. */
+training_input trainer_input(trainer *t, const loader_batch *b, int64_t number);
+bool trainer_objective(const trainer *t, const char *name);
+
+enum { VALIDATED_REGIONS = 100 }; /* of an image, at most */
+
 /* ---- checkpoints (checkpoint.c) --------------------------------------------------------------------------- */
 
 /* The checkpoint that train.resume means, at rank 0; NULL: none, from the start. mem_free. */

@@ -26,7 +26,7 @@ static bool first_rank(const trainer *t) { return t->ranks->rank == 0; }
 /* What loader and ranks add up in a step. */
 enum { SUM_FAILED, SUM_STOP, SUM_SKIPS, SUM_LOSS, SUM_IMAGES, SUM_REGIONS, SUM_TOKENS, SUM_WAITED, SUMS };
 
-static training_input input_of(trainer *t, const loader_batch *b, int64_t number)
+training_input trainer_input(trainer *t, const loader_batch *b, int64_t number)
 {
     for (int i = 0; i < b->images; i++) t->recognition[i] = b->recognition && b->recognition[i] != 0;
     return (training_input){ .images = b->images,
@@ -58,7 +58,7 @@ static sca_status add_gradients(trainer *t, double sums[SUMS])
         const loader_batch *b;
         training_result r;
         TRY(loader_next(t->data, &b));
-        training_input in = input_of(t, b, j * t->ranks->size + t->ranks->rank);
+        training_input in = trainer_input(t, b, j * t->ranks->size + t->ranks->rank);
         TRY(training_batch(t->parameters, &in, weight_of(t), &r));
         sums[SUM_LOSS] += r.loss;
         sums[SUM_IMAGES] += b->images;
@@ -469,6 +469,7 @@ sca_status trainer_run(trainer *t, const trainer_hooks *h, bool *complete)
 /* ---- opening ------------------------------------------------------------------------------------------------ */
 
 static bool is_objective(const config *c, const char *name) { return strcmp(c->train_objective, name) == 0; }
+bool trainer_objective(const trainer *t, const char *name) { return is_objective(t->c, name); }
 
 static sca_status check_settings(const model *m, const config *c)
 {
@@ -559,7 +560,28 @@ static sca_status share_state(trainer *t)
 
 static sca_status tokenise(void *user, const char *text, size_t bytes, int **ids, int *n)
 {
-    return tokenizer_encode(user, text, bytes, true, ids, n);
+    const trainer *t = user;
+    return tokenizer_encode(model_tokenizer(t->m), text, bytes, true, ids, n);
+}
+
+/* A text is no caption: it is cut where the language model ends, not to a caption's 18 tokens. */
+static sca_status tokenise_text(void *user, const char *text, size_t bytes, int **ids, int *n)
+{
+    const trainer *t = user;
+    const tokenizer *k = model_tokenizer(t->m);
+    int *wider, most = (int)model_sizes(t->m)->lm.positions;
+    TRY(tokenizer_encode(k, text, bytes, false, ids, n));
+    if (*n > most - 1) *n = most - 1;
+    if (tokenizer_eos(k) < 0) return SCA_OK;
+    wider = mem_resize(*ids, ((size_t)*n + 1) * sizeof *wider);
+    if (!wider) {
+        mem_free(*ids);
+        *ids = NULL;
+        return mem_fail(((size_t)*n + 1) * sizeof *wider, "token ids");
+    }
+    *ids = wider;
+    wider[(*n)++] = tokenizer_eos(k);
+    return SCA_OK;
 }
 
 static bool trains_encoder(const trainer *t)
@@ -569,7 +591,7 @@ static bool trains_encoder(const trainer *t)
     return false;
 }
 
-static void loader_settings(trainer *t, loader_options *o)
+void trainer_loader(trainer *t, loader_options *o)
 {
     const model_config *m = model_sizes(t->m);
     loader_options_from(t->c, o);
@@ -584,8 +606,8 @@ static void loader_settings(trainer *t, loader_options *o)
     o->mask_side = 4 * m->sam.grid;
     memcpy(o->mean, m->mean, sizeof o->mean);
     memcpy(o->std, m->std, sizeof o->std);
-    o->tokenise = tokenise;
-    o->tokeniser = (void *)(uintptr_t)model_tokenizer(t->m);
+    o->tokenise = is_objective(t->c, "text") ? tokenise_text : tokenise;
+    o->tokeniser = t;
     o->pad_id = m->lm.pad >= 0 && m->lm.pad < m->lm.vocab ? m->lm.pad : m->lm.eos >= 0 ? m->lm.eos : 0;
     o->skipped = note_skip;
     o->skipped_user = t;
@@ -596,7 +618,7 @@ static sca_status open_data(trainer *t)
 {
     loader_options o;
     char encoder[17];
-    loader_settings(t, &o);
+    trainer_loader(t, &o);
     for (size_t i = 0; i < o.n_sets && o.embeddings && !o.encoder; i++) {
         if (strcmp(o.sets[i].kind, "store") != 0) continue;
         TRY(model_encoder_key(t->m, encoder)); /* embeddings must be those of this model */
