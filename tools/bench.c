@@ -2,10 +2,11 @@
  * people, the JSON beside it for programs. Built on the models themselves, unlike the rest of tools/: it times what
  * is inside.
  *
- *   sca_bench [--json FILE] [--peer COMMAND] [--threads N] [--only WORD]
+ *   sca_bench [--json FILE] [--peer COMMAND] [--threads N] [--only WORD] [--trace WHAT]
  *   sca_bench --real SAM LM PRECISION     one photo with 16 boxes; fails above weights + 1.5 GiB of memory
  */
-#include "model/inside.h"
+#include "model/model.h"
+#include "sca.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -21,8 +22,8 @@
 #include <immintrin.h>
 #endif
 
-enum { REGIONS = 16, ROUNDS_MOST = 9, ROUNDS_LEAST = 3, THREADS_MOST = 1024 };
-static const double SECONDS_PER_CASE = 12, SECONDS_MOST = 60; /* the second: of the rounds that must be */
+enum { REGIONS = 16, ROUNDS_MOST = 9, ROUNDS_LEAST = 5, PEERS = 2, THREADS_MOST = 1024 };
+static const double SECONDS_PER_CASE = 12, SECONDS_MOST = 130; /* the second: of the rounds that must be */
 
 static double now_s(void)
 {
@@ -221,9 +222,10 @@ static double lm_bytes(const model *m)
 {
     double total = 0;
     bool tied = false;
-    for (size_t i = 0; i < m->net.params.n; i++) tied = tied || m->net.params.entries[i].alias;
-    for (size_t i = 0; i < m->net.params.n; i++) {
-        const param_entry *e = &m->net.params.entries[i];
+    const param_set *params = &model_net(m)->params;
+    for (size_t i = 0; i < params->n; i++) tied = tied || params->entries[i].alias;
+    for (size_t i = 0; i < params->n; i++) {
+        const param_entry *e = &params->entries[i];
         if (!text_starts(e->name, "language_model.") || e->alias || strstr(e->name, "wpe")) continue;
         if (!tied && (strstr(e->name, "embed_tokens") || strstr(e->name, "wte"))) continue;
         total += (double)param_count(e) * (double)dtype_bytes(e->p->v.type);
@@ -237,65 +239,98 @@ static double lm_bytes(const model *m)
 typedef struct bench {
     model *m;
     float *pixels;
-    scene *photo;
+    float *image; /* the encoded photo, (S,C) */
     float boxes[REGIONS][4];
     sca_prompt prompts[REGIONS];
-    arena memory; /* of the language model's steps */
+    arena memory; /* of the decoder, the mixer and the language model's steps */
 } bench;
+
+static sca_status photo_open(bench *b, scene **out)
+{
+    int side = model_sizes(b->m)->sam.image;
+    return scene_open(b->m, b->pixels, side, side, side, side, out);
+}
 
 static sca_status encode(bench *b, int n)
 {
     (void)n;
     scene *s = NULL;
-    int side = b->m->sizes.sam.image;
-    sca_status status = scene_open(b->m, b->pixels, side, side, side, side, &s);
+    sca_status status = photo_open(b, &s);
     scene_close(s);
     return status;
 }
 
-static sca_status mix(bench *b, int n)
+static sca_status encode_once(bench *b)
 {
-    const model_config *c = &b->m->sizes;
-    size_t peak;
-    TRY(boxes_peak(b->m, n, &peak));
-    TRY(temp_reserve(b->m, peak));
-    run r = real_run(b->m);
-    group g = { .N = n, .n = 2 };
-    for (int i = 0; i < n; i++) g.member[i] = i;
-    decoded out;
-    size_t mark = arena_mark(r.p.temp);
-    sca_status status = decode(&r, b->photo, &g, b->prompts, b->m->pe, &out);
-    tensor mixed = pass_3d(&r.p, n, (int64_t)c->caption_tokens * c->caption_heads, c->sam.channels);
-    if (status == SCA_OK) mixer_fwd(&r.p, &r.n->mixer, mixed, out.to_mixer.x, &out.to_mixer, b->m->pe, NULL);
-    arena_release(r.p.temp, mark);
-    return status == SCA_OK ? dev_check(b->m->d) : status;
+    const sam_config *c = &model_sizes(b->m)->sam;
+    scene *s = NULL;
+    if (b->image) return SCA_OK;
+    size_t count = (size_t)c->grid * (size_t)c->grid * (size_t)c->channels;
+    b->image = mem_alloc(count * sizeof *b->image);
+    if (!b->image) return mem_fail(count * sizeof *b->image, "the encoded photo");
+    sca_status status = photo_open(b, &s);
+    if (status == SCA_OK) status = scene_embedding(s, b->image);
+    scene_close(s);
+    return status;
 }
 
-/* One decoding step in the middle of a caption: 14 positions of prefix and 10 tokens are in the cache. */
-static sca_status step(bench *b, int n)
+/* Empty temporary memory, so that every round finds the same places. */
+static sca_status fresh_pass(bench *b, pass *p)
 {
-    enum { BEFORE = 24, TEMP_BYTES = 1 << 30 };
-    int32_t rows[REGIONS * (BEFORE + 1)], ids[REGIONS];
-    const lm *m = &b->m->net.lm;
-    dev *d = b->m->d;
+    enum { TEMP_BYTES = 1 << 30 };
+    dev *d = model_device(b->m);
     if (!b->memory.base) {
         TRY(arena_open(d, TEMP_BYTES, &b->memory));
         if (d->kind->host_memory) memset(b->memory.base, 0, TEMP_BYTES); /* the cache must not hold denormals */
     }
     arena_release(&b->memory, 0);
-    pass p = { .d = d, .temp = &b->memory };
+    *p = (pass){ .d = d, .temp = &b->memory };
+    return SCA_OK;
+}
+
+static sca_status mix(bench *b, int n)
+{
+    const model_config *c = model_sizes(b->m);
+    const net *m = model_net(b->m);
+    int64_t S = (int64_t)c->sam.grid * c->sam.grid, C = c->sam.channels;
+    prompt_token corners[2 * REGIONS];
+    pass p;
+    TRY(encode_once(b));
+    TRY(fresh_pass(b, &p));
+    for (int i = 0; i < 2 * n; i++) {
+        const float *xy = b->boxes[i / 2] + i % 2 * 2;
+        corners[i] = (prompt_token){ xy[0], xy[1], i % 2 ? TOKEN_CORNER2 : TOKEN_CORNER1 };
+    }
+    tensor image = pass_3d(&p, 1, S, C), pe = pass_2d(&p, S, C);
+    dev_put_f32(p.d, image, b->image);
+    prompt_dense_pe(&p, &m->prompt, pe);
+    mixer_input in = decoded_new(&p, &c->sam, n, 2);
+    decode_tokens(&p, m, &in, corners, tensor_expand(image, 0, n), pe, NULL);
+    tensor mixed = pass_3d(&p, n, (int64_t)c->caption_tokens * c->caption_heads, C);
+    mixer_fwd(&p, &m->mixer, mixed, in.x, &in, pe, NULL);
+    return dev_check(p.d);
+}
+
+/* One decoding step in the middle of a caption: 14 positions of prefix and 10 tokens are in the cache. */
+static sca_status step(bench *b, int n)
+{
+    enum { BEFORE = 24 };
+    int32_t rows[REGIONS * (BEFORE + 1)], ids[REGIONS];
+    const lm *m = &model_net(b->m)->lm;
+    pass p;
+    TRY(fresh_pass(b, &p));
     lm_cache cache = lm_cache_new(&p, m, n, BEFORE + 1);
     tensor index = tensor_reshape2(pass_ids(&p, (int64_t)n * (BEFORE + 1)), n, BEFORE + 1),
            tokens = pass_ids(&p, n);
     tensor h = pass_3d(&p, n, 1, m->config->width), logits = pass_2d(&p, n, m->config->vocab);
     for (int i = 0; i < n * (BEFORE + 1); i++) rows[i] = i / (BEFORE + 1);
     for (int i = 0; i < n; i++) ids[i] = 100 + i;
-    dev_put(d, index, rows, tensor_bytes(index));
-    dev_put(d, tokens, ids, tensor_bytes(tokens));
+    dev_put(p.d, index, rows, tensor_bytes(index));
+    dev_put(p.d, tokens, ids, tensor_bytes(tokens));
     lm_embed(&p, m, tensor_reshape2(h, n, m->config->width), tokens);
     lm_fwd(&p, m, h, BEFORE, &cache, 1, index);
     lm_logits(&p, m, logits, tensor_reshape2(h, n, m->config->width));
-    return dev_check(d);
+    return dev_check(p.d);
 }
 
 static sca_status whole(bench *b, int n)
@@ -303,8 +338,7 @@ static sca_status whole(bench *b, int n)
     region_result results[REGIONS] = { 0 };
     describe_options o = { .masks = true, .captions = true };
     scene *s = NULL;
-    int side = b->m->sizes.sam.image;
-    sca_status status = scene_open(b->m, b->pixels, side, side, side, side, &s);
+    sca_status status = photo_open(b, &s);
     if (status == SCA_OK) status = scene_describe(s, b->prompts, n, &o, results);
     region_result_free(results, n);
     scene_close(s);
@@ -312,28 +346,41 @@ static sca_status whole(bench *b, int n)
 }
 
 typedef struct bench_case {
-    const char *name, *peer; /* peer: what the peer program calls it */
+    const char *name, *peer[PEERS]; /* peer: what the peer program calls it, in f32 and as ours is stored */
     const char *sam, *lm, *precision;
     sca_status (*fn)(bench *b, int n);
     int n;
 } bench_case;
 
+/* A 3B model in f32 and ours do not fit together into the memory of a small machine. */
 static const bench_case cases[] = {
-    { "encoder, ViT-B", "encoder vit_b", "vit_b", "gpt2-large", "f32", encode, 1 },
-    { "decoder + mixer, 16 regions", "mixer 16", "vit_b", "gpt2-large", "f32", mix, 16 },
-    { "GPT-2 large step, 1 sequence", "gpt2-large f32 1", "vit_b", "gpt2-large", "f32", step, 1 },
-    { "GPT-2 large step, 16 sequences", "gpt2-large f32 16", "vit_b", "gpt2-large", "f32", step, 16 },
-    { "photo with 16 boxes, GPT-2 large", "photo f32 16", "vit_b", "gpt2-large", "f32", whole, 16 },
-    { "GPT-2 large bf16 step, 1 sequence", "gpt2-large bf16 1", "vit_b", "gpt2-large", "bf16", step, 1 },
-    { "GPT-2 large bf16 step, 16 sequences", "gpt2-large bf16 16", "vit_b", "gpt2-large", "bf16", step, 16 },
-    { "3B bf16 step, 1 sequence", "open_llama_3b bf16 1", "vit_b", "open_llama_3b", "bf16", step, 1 },
-    { "3B bf16 step, 16 sequences", "open_llama_3b bf16 16", "vit_b", "open_llama_3b", "bf16", step, 16 },
+    { "encoder, ViT-B", { "encoder vit_b f32" }, "vit_b", "gpt2-large", "f32", encode, 1 },
+    { "decoder + mixer, 16 regions", { "mixer 16 f32" }, "vit_b", "gpt2-large", "f32", mix, 16 },
+    { "GPT-2 large step, 1 sequence", { "gpt2-large 1 f32" }, "vit_b", "gpt2-large", "f32", step, 1 },
+    { "GPT-2 large step, 16 sequences", { "gpt2-large 16 f32" }, "vit_b", "gpt2-large", "f32", step, 16 },
+    { "photo with 16 boxes, GPT-2 large", { "photo 16 f32" }, "vit_b", "gpt2-large", "f32", whole, 16 },
+    { "GPT-2 large bf16 step, 1 sequence",
+      { "gpt2-large 1 f32", "gpt2-large 1 bf16" },
+      "vit_b",
+      "gpt2-large",
+      "bf16",
+      step,
+      1 },
+    { "GPT-2 large bf16 step, 16 sequences",
+      { "gpt2-large 16 f32", "gpt2-large 16 bf16" },
+      "vit_b",
+      "gpt2-large",
+      "bf16",
+      step,
+      16 },
+    { "3B bf16 step, 1 sequence", { "open_llama_3b 1 bf16" }, "vit_b", "open_llama_3b", "bf16", step, 1 },
+    { "3B bf16 step, 16 sequences", { "open_llama_3b 16 bf16" }, "vit_b", "open_llama_3b", "bf16", step, 16 },
 };
 
 static double work_of(const bench_case *c, const bench *b)
 {
-    if (c->fn == encode) return encoder_flops(&b->m->sizes.sam);
-    if (c->fn == mix) return mixer_flops(&b->m->sizes, c->n);
+    if (c->fn == encode) return encoder_flops(&model_sizes(b->m)->sam);
+    if (c->fn == mix) return mixer_flops(model_sizes(b->m), c->n);
     return c->fn == step ? lm_bytes(b->m) : 0;
 }
 
@@ -343,13 +390,18 @@ static double work_of(const bench_case *c, const bench *b)
 static void bench_close(bench *b)
 {
     arena_close(&b->memory);
-    scene_close(b->photo);
     model_close(b->m);
     mem_free(b->pixels);
+    mem_free(b->image);
     *b = (bench){ 0 };
 }
 
-static sca_status set_all(config *c, const char *sam, const char *text, const char *precision, int threads)
+typedef struct options {
+    const char *json, *peer, *only, *trace; /* NULL: not asked for */
+    int threads;
+} options;
+
+static sca_status set_all(config *c, const char *sam, const char *text, const char *precision, const options *o)
 {
     char setting[256];
     snprintf(setting, sizeof setting, "model.sam=random:%s", sam);
@@ -358,33 +410,28 @@ static sca_status set_all(config *c, const char *sam, const char *text, const ch
     TRY(config_set(c, setting));
     snprintf(setting, sizeof setting, "run.precision=%s", precision);
     TRY(config_set(c, setting));
-    snprintf(setting, sizeof setting, "run.threads=%d", threads);
+    snprintf(setting, sizeof setting, "run.threads=%d", o->threads);
+    TRY(config_set(c, setting));
+    snprintf(setting, sizeof setting, "run.trace=%s", o->trace ? o->trace : "");
     TRY(config_set(c, setting));
     return config_set(c, "generate.beams=1");
 }
 
-static sca_status bench_open(bench *b, const char *sam, const char *text, const char *precision, int threads)
+static sca_status bench_open(bench *b, const config *c)
 {
-    config *c = NULL;
     *b = (bench){ 0 };
-    sca_status status;
-    TRY_GOTO(done, config_open(NULL, &c));
-    TRY_GOTO(done, set_all(c, sam, text, precision, threads));
-    TRY_GOTO(done, model_open(c, &b->m));
-    int side = b->m->sizes.sam.image;
+    TRY(model_open(c, &b->m));
+    int side = model_sizes(b->m)->sam.image;
     size_t count = (size_t)side * (size_t)side * 3;
     b->pixels = mem_alloc(count * sizeof *b->pixels);
-    if (!b->pixels) TRY_GOTO(done, mem_fail(count * sizeof *b->pixels, "the photo"));
+    if (!b->pixels) return mem_fail(count * sizeof *b->pixels, "the photo");
     for (size_t i = 0; i < count; i++) b->pixels[i] = (float)((i * 2654435761u >> 8) & 1023) / 256 - 2;
     for (int i = 0; i < REGIONS; i++) {
         float x = (float)(i % 4 * side) / 4, y = (float)(i / 4 * side) / 4, size = (float)side / 4;
         memcpy(b->boxes[i], (float[4]){ x, y, x + size, y + size }, sizeof b->boxes[i]);
         b->prompts[i].box_px = b->boxes[i];
     }
-    TRY_GOTO(done, scene_open(b->m, b->pixels, side, side, side, side, &b->photo));
-done:
-    config_close(c);
-    return status;
+    return SCA_OK;
 }
 
 /* ---- the peer: another program that times the same thing when asked
@@ -440,42 +487,54 @@ static void peer_stop(peer *p)
  * --------------------------------------------------------------------------------------------- */
 
 typedef struct timing {
-    double ours, theirs; /* medians in seconds; NAN: none */
-    double peak;         /* what the machine reached between the rounds, per second: median */
+    double ours, theirs[PEERS]; /* medians in seconds; NAN: none */
+    double peak;                /* what the machine reached between the rounds, per second: median */
     int rounds;
 } timing;
 
 /* In turns, so that a machine that slows down slows all of them. The first round only warms up. */
 static sca_status time_case(const bench_case *c, bench *b, machine *m, const peer *p, timing *out)
 {
-    double ours[ROUNDS_MOST], theirs[ROUNDS_MOST], peak[ROUNDS_MOST], spent = 0;
+    double ours[ROUNDS_MOST], theirs[PEERS][ROUNDS_MOST], peak[ROUNDS_MOST], spent = 0;
+    bool asked[PEERS];
     int n = 0;
-    bool has_peer = true;
+    for (int i = 0; i < PEERS; i++) asked[i] = c->peer[i] != NULL;
     for (int round = 0; n < ROUNDS_MOST && spent < (n < ROUNDS_LEAST ? SECONDS_MOST : SECONDS_PER_CASE); round++) {
-        double start = now_s();
+        double start = now_s(), other[PEERS];
         TRY(c->fn(b, c->n));
-        double own = now_s() - start, other = has_peer ? peer_time(p, c->peer) : NAN;
-        has_peer = !isnan(other);
+        double own = now_s() - start;
+        for (int i = 0; i < PEERS; i++) {
+            other[i] = asked[i] ? peer_time(p, c->peer[i]) : NAN;
+            asked[i] = !isnan(other[i]);
+        }
         if (round == 0) continue;
         ours[n] = own;
         peak[n] = c->fn == step ? bytes_now(m) : flops_now(m);
-        theirs[n++] = other;
-        spent += own + (has_peer ? other : 0);
+        for (int i = 0; i < PEERS; i++) theirs[i][n] = other[i];
+        for (int i = 0; i < PEERS; i++) spent += asked[i] ? other[i] : 0;
+        spent += own;
+        n++;
     }
-    *out = (timing){ median(ours, n), has_peer ? median(theirs, n) : NAN, median(peak, n), n };
+    *out = (timing){ .ours = median(ours, n), .peak = median(peak, n), .rounds = n };
+    for (int i = 0; i < PEERS; i++) out->theirs[i] = asked[i] ? median(theirs[i], n) : NAN;
     return SCA_OK;
 }
+
+/* The arithmetic type is the last word of the peer's name. */
+static const char *peer_type(const bench_case *c, int i) { return strrchr(c->peer[i], ' ') + 1; }
 
 static void put_case(const bench_case *c, double work, const timing *t, str *json, bool first)
 {
     bool memory = c->fn == step;
     double rate = work / t->ours, share = rate / t->peak;
-    printf("%-38s %9.3f s", c->name, t->ours);
+    printf("%-36s %2d x %8.3f s", c->name, t->rounds, t->ours);
     if (work > 0)
-        printf(" %8.1f %-7s %5.0f %%", rate * 1e-9, memory ? "GB/s" : "GFLOP/s", 100 * share);
+        printf(" %6.1f %-7s %4.0f %%", rate * 1e-9, memory ? "GB/s" : "GFLOP/s", 100 * share);
     else
-        printf(" %24s", "");
-    if (!isnan(t->theirs)) printf("   PyTorch %8.3f s, %5.2f x", t->theirs, t->theirs / t->ours);
+        printf(" %21s", "");
+    for (int i = 0; i < PEERS; i++)
+        if (c->peer[i] && !isnan(t->theirs[i]))
+            printf("   PyTorch %s %.3f s, %.2f x", peer_type(c, i), t->theirs[i], t->theirs[i] / t->ours);
     printf("\n");
     fflush(stdout);
     str_printf(json, "%s\n    {\"name\": \"%s\", \"seconds\": ", first ? "" : ",", c->name);
@@ -486,8 +545,10 @@ static void put_case(const bench_case *c, double work, const timing *t, str *jso
     json_put_real(json, work > 0 ? share : NAN);
     str_put(json, ", \"peak_per_second\": ");
     json_put_real(json, t->peak);
-    str_put(json, ", \"pytorch_seconds\": ");
-    json_put_real(json, t->theirs);
+    for (int i = 0; i < PEERS && c->peer[i]; i++) {
+        str_printf(json, ", \"pytorch_%s_seconds\": ", peer_type(c, i));
+        json_put_real(json, t->theirs[i]);
+    }
     str_putc(json, '}');
 }
 
@@ -496,7 +557,28 @@ static bool same_model(const bench_case *a, const bench_case *b)
     return strcmp(a->sam, b->sam) == 0 && strcmp(a->lm, b->lm) == 0 && strcmp(a->precision, b->precision) == 0;
 }
 
-static sca_status run_cases(machine *m, const peer *p, const char *only, str *json)
+static bool wanted(const bench_case *c, const char *only)
+{
+    bool yes = !only || strstr(c->name, only);
+    for (int i = 0; i < PEERS && c->peer[i]; i++) yes = yes || strstr(c->peer[i], only);
+    return yes;
+}
+
+/* The model of a case in place of the one before. */
+static sca_status bench_change(bench *b, const bench_case *c, const options *o)
+{
+    config *settings = NULL;
+    sca_status status;
+    bench_close(b);
+    TRY_GOTO(done, config_open(NULL, &settings));
+    TRY_GOTO(done, set_all(settings, c->sam, c->lm, c->precision, o));
+    status = bench_open(b, settings);
+done:
+    config_close(settings);
+    return status;
+}
+
+static sca_status run_cases(machine *m, const peer *p, const options *o, str *json)
 {
     bench b = { 0 };
     const bench_case *open = NULL;
@@ -505,12 +587,9 @@ static sca_status run_cases(machine *m, const peer *p, const char *only, str *js
     for (size_t i = 0; i < LENGTH(cases) && status == SCA_OK; i++) {
         const bench_case *c = &cases[i];
         timing t = { 0 };
-        if (only && !strstr(c->name, only) && !strstr(c->peer, only)) continue;
-        if (!open || !same_model(open, c)) {
-            bench_close(&b);
-            open = c;
-            status = bench_open(&b, c->sam, c->lm, c->precision, m->threads);
-        }
+        if (!wanted(c, o->only)) continue;
+        if (!open || !same_model(open, c) || o->trace) status = bench_change(&b, c, o); /* a trace per case */
+        open = c;
         if (status == SCA_OK) status = time_case(c, &b, m, p, &t);
         if (status == SCA_OK) put_case(c, work_of(c, &b), &t, json, first);
         first = false;
@@ -519,16 +598,16 @@ static sca_status run_cases(machine *m, const peer *p, const char *only, str *js
     return status;
 }
 
-static sca_status run_bench(const char *json_path, const char *peer_command, int threads, const char *only)
+static sca_status run_bench(const options *o)
 {
     static machine m;
-    TRY(machine_open(&m, threads));
+    TRY(machine_open(&m, o->threads));
     str json = { 0 };
-    printf("%d threads; %.0f GFLOP/s in registers (f32), %.1f GB/s from memory\n\n", threads, m.flops * 1e-9,
+    printf("%d threads; %.0f GFLOP/s in registers (f32), %.1f GB/s from memory\n\n", o->threads, m.flops * 1e-9,
            m.bytes * 1e-9);
-    str_printf(&json, "{\n  \"threads\": %d,\n  \"cases\": [", threads);
-    peer p = peer_start(peer_command);
-    sca_status status = run_cases(&m, &p, only, &json);
+    str_printf(&json, "{\n  \"threads\": %d,\n  \"cases\": [", o->threads);
+    peer p = peer_start(o->peer);
+    sca_status status = run_cases(&m, &p, o, &json);
     peer_stop(&p);
     machine_close(&m);
     str_put(&json, "\n  ],\n  \"peak_flops\": ");
@@ -536,7 +615,7 @@ static sca_status run_bench(const char *json_path, const char *peer_command, int
     str_put(&json, ",\n  \"peak_bytes_per_second\": ");
     json_put_real(&json, m.bytes);
     str_put(&json, "\n}\n");
-    if (status == SCA_OK && json_path) status = file_write(json_path, str_text(&json), json.bytes);
+    if (status == SCA_OK && o->json) status = file_write(o->json, str_text(&json), json.bytes);
     str_free(&json);
     return status;
 }
@@ -544,52 +623,86 @@ static sca_status run_bench(const char *json_path, const char *peer_command, int
 /* ---- models of real size
  * ------------------------------------------------------------------------------------------------ */
 
-static sca_status run_real(const char *sam, const char *text, const char *precision, int threads)
+/* Bytes of weights, from the memory plan. */
+static sca_status weight_bytes(const config *c, double *out)
+{
+    str text = { 0 };
+    json_t *plan = NULL, *row;
+    size_t i;
+    sca_status status;
+    *out = 0;
+    TRY_GOTO(done, model_plan(c, REGIONS, &text));
+    TRY_GOTO(done, json_parse(str_text(&text), text.bytes, "the memory plan", &plan));
+    json_array_foreach(json_object_get(plan, "arenas"), i, row)
+    {
+        if (text_starts(json_string_value(json_object_get(row, "name")), "weights"))
+            *out += json_number_value(json_object_get(row, "bytes"));
+    }
+done:
+    json_decref(plan);
+    str_free(&text);
+    return status;
+}
+
+static sca_status run_real(const char *sam, const char *text, const char *precision, const options *o)
 {
     bench b = { 0 };
+    config *c = NULL;
+    double owned, start, seconds, gib = 1u << 30;
     sca_status status;
-    TRY_GOTO(done, bench_open(&b, sam, text, precision, threads));
-    size_t mapped, placed[2];
-    place_bytes(&b.m->net.params, &b.m->from, b.m->d->kind, b.m->precision, placed, &mapped);
-    size_t owned = placed[0] + placed[1];
-    double start = now_s();
+    TRY_GOTO(done, config_open(NULL, &c));
+    TRY_GOTO(done, set_all(c, sam, text, precision, o));
+    TRY_GOTO(done, weight_bytes(c, &owned));
+    TRY_GOTO(done, bench_open(&b, c));
+    start = now_s();
     TRY_GOTO(done, whole(&b, REGIONS));
-    double seconds = now_s() - start, gib = 1u << 30;
+    seconds = now_s() - start;
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    double peak = 1024.0 * (double)usage.ru_maxrss, most = (double)(owned + mapped) + 1.5 * gib;
+    double peak = 1024.0 * (double)usage.ru_maxrss, most = owned + 1.5 * gib;
     printf("%s + %s in %s: a photo with %d boxes in %.1f s; peak memory %.2f GiB, weights %.2f GiB\n", sam, text,
-           precision, REGIONS, seconds, peak / gib, (double)(owned + mapped) / gib);
+           precision, REGIONS, seconds, peak / gib, owned / gib);
     if (peak > most)
         status = status_fail(SCA_ERR_MEMORY, "%s + %s: peak memory of %.2f GiB, expected at most %.2f GiB", sam,
                              text, peak / gib, most / gib);
 done:
     bench_close(&b);
+    config_close(c);
     return status;
+}
+
+static void on_log(void *user, sca_level level, const char *message)
+{
+    (void)user;
+    (void)level;
+    printf("  %s\n", message);
+}
+
+static int failed(sca_status status)
+{
+    if (status != SCA_OK) fprintf(stderr, "sca_bench: %s\n", sca_last_error());
+    return status != SCA_OK;
 }
 
 int main(int argc, char **argv)
 {
-    const char *json = NULL, *peer_command = NULL, *only = NULL;
-    int64_t threads = sysconf(_SC_NPROCESSORS_ONLN);
-    if (argc == 5 && strcmp(argv[1], "--real") == 0) {
-        if (run_real(argv[2], argv[3], argv[4], (int)threads) == SCA_OK) return 0;
-        fprintf(stderr, "sca_bench: %s\n", sca_last_error());
-        return 1;
-    }
+    options o = { .threads = (int)sysconf(_SC_NPROCESSORS_ONLN) };
+    struct {
+        const char *name, **value;
+    } texts[] = { { "--json", &o.json }, { "--peer", &o.peer }, { "--only", &o.only }, { "--trace", &o.trace } };
+    if (argc == 5 && strcmp(argv[1], "--real") == 0) return failed(run_real(argv[2], argv[3], argv[4], &o));
     for (int i = 1; i < argc; i += 2) {
-        bool known = i + 1 < argc;
-        if (known && strcmp(argv[i], "--json") == 0)
-            json = argv[i + 1];
-        else if (known && strcmp(argv[i], "--peer") == 0)
-            peer_command = argv[i + 1];
-        else if (known && strcmp(argv[i], "--only") == 0)
-            only = argv[i + 1];
-        else if (!known || strcmp(argv[i], "--threads") != 0 ||
-                 !text_to_int(argv[i + 1], 1, THREADS_MOST, &threads))
+        size_t k = 0;
+        int64_t threads;
+        while (k < LENGTH(texts) && strcmp(argv[i], texts[k].name) != 0) k++;
+        if (i + 1 < argc && k < LENGTH(texts))
+            *texts[k].value = argv[i + 1];
+        else if (i + 1 < argc && strcmp(argv[i], "--threads") == 0 &&
+                 text_to_int(argv[i + 1], 1, THREADS_MOST, &threads))
+            o.threads = (int)threads;
+        else
             return fprintf(stderr, "sca_bench: wrong usage at %s\n", argv[i]), 2;
     }
-    if (run_bench(json, peer_command, (int)threads, only) == SCA_OK) return 0;
-    fprintf(stderr, "sca_bench: %s\n", sca_last_error());
-    return 1;
+    if (o.trace) sca_log_to(on_log, NULL, SCA_LOG_INFO);
+    return failed(run_bench(&o));
 }

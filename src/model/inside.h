@@ -100,11 +100,6 @@ typedef struct decoded {
     mixer_input to_mixer; /* tokens, fused (N,T,C); sparse; x (N,S,C) */
     tensor iou;           /* (N,masks) */
 } decoded;
-/* Room for what goes through the decoder of N regions with n sparse tokens each. */
-mixer_input decoded_new(const pass *to, const sam_config *c, int64_t N, int64_t n);
-/* Fills it from the prompt tokens list[N][n] and the image tokens x (N,S,C), which may be out->x without k. */
-void decode_tokens(const pass *p, const net *m, const mixer_input *out, const prompt_token *list, tensor x,
-                   tensor pe, twoway_kept *k);
 /* Boxes (N,4) F of N regions whose n prompt tokens end with their corners. */
 tensor region_boxes(const pass *to, const prompt_token *list, int64_t N, int64_t n);
 /* The decoder's outputs for a group, in temp; prompts NULL: a plan. */

@@ -276,6 +276,8 @@ const tokenizer *model_tokenizer(const model *m) { return m->tokenizer; }
 double model_smoothing(const model *m, double asked) { return m->net.mixer.rule->task ? asked : 0; }
 int model_heads(const model *m) { return m->net.mixer.heads; }
 generate_options *model_generation(model *m) { return &m->generation; }
+const net *model_net(const model *m) { return &m->net; }
+dev *model_device(const model *m) { return m->d; }
 
 void model_streams(model *m, int64_t next) { m->streams = next; }
 

@@ -442,6 +442,11 @@ typedef struct net { /* parameters of one model on one device */
 
 sca_status net_bind(net *n, const model_config *c);
 void net_free(net *n);
+/* Room for what goes through the decoder of N regions with n sparse tokens each. */
+mixer_input decoded_new(const pass *to, const sam_config *c, int64_t N, int64_t n);
+/* Fills it from the prompt tokens list[N][n] and the image tokens x (N,S,C), which may be out->x without k. */
+void decode_tokens(const pass *p, const net *m, const mixer_input *out, const prompt_token *list, tensor x,
+                   tensor pe, twoway_kept *k);
 
 typedef struct model model;
 /* Opens the device and the weights of the settings. Only model, run, generate and train.seed are read. */
@@ -453,6 +458,8 @@ const tokenizer *model_tokenizer(const model *m); /* NULL: none, captions are id
 double model_smoothing(const model *m, double asked);
 int model_heads(const model *m); /* captions of a region */
 generate_options *model_generation(model *m);
+const net *model_net(const model *m); /* on model_device: for who times or looks at a part alone */
+dev *model_device(const model *m);
 /* Sampled texts follow from generate.seed and their number; the next one gets this number (else they are counted). */
 void model_streams(model *m, int64_t next);
 void model_generation_from(const config *c, generate_options *o); /* section `generate` of the settings */
