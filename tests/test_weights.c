@@ -232,7 +232,7 @@ static void safetensors_hostile(void)
           6, "overlaps" },
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
           "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
-          8, "duplicate" },
+          8, "duplicate object key 'a'" },
         { "{\"__metadata__\":{\"a\":1}}", 0, "'__metadata__'" },
         { "{\"__metadata__\":[]}", 0, "'__metadata__'" },
         { "{\"\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "empty" },

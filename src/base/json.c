@@ -131,6 +131,18 @@ static sca_status skip_value(scan *s, size_t around)
     return SCA_OK;
 }
 
+/* Names the key that came again: jansson stops behind it and says only where. */
+static sca_status fail_again(const scan *s, size_t at)
+{
+    size_t end = at, from = at;
+    while (end > 0 && s->text[end] != '"') end--;
+    for (from = end; from > 0 && (s->text[from - 1] != '"' || (from > 1 && s->text[from - 2] == '\\'));) from--;
+    char what[128];
+    snprintf(what, sizeof what, "duplicate object key '%.*s'", (int)(end - from < 96 ? end - from : 96),
+             s->text + from);
+    return fail_at(s, at, what);
+}
+
 /* The value that is s->text[begin..s->at). */
 static sca_status load(const scan *s, size_t begin, json_t **out)
 {
@@ -146,6 +158,7 @@ static sca_status load(const scan *s, size_t begin, json_t **out)
     if (no_memory || error.text[0] == 0 || json_error_code(&error) == json_error_out_of_memory)
         return mem_fail(s->at - begin, s->name);
     size_t at = error.position > 0 ? (size_t)error.position - 1 : 0;
+    if (json_error_code(&error) == json_error_duplicate_key) return fail_again(s, begin + at);
     return fail_at(s, begin + at, error.text);
 }
 

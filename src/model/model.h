@@ -41,6 +41,8 @@ void weight_drop(const weight *t);
 sca_status weights_as_sam(weights *w);
 /* "language_model." (and GPT-2's missing "transformer.") in front; mask buffers of old files are dropped. */
 sca_status weights_as_lm(weights *w);
+/* A causal mask or rotary table that old files keep beside a language model's parameters. */
+bool weight_is_buffer(const char *name);
 /* GGUF: config.json of the language model as Hugging Face has it (new reference), and its tokenizer; else STATE. */
 sca_status weights_lm_config(const weights *w, json_t **out);
 sca_status weights_tokenizer(const weights *w, tokenizer **out);

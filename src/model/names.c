@@ -201,10 +201,10 @@ done:
 static const char *const buffers[] = { "h.#.attn.bias", "h.#.attn.masked_bias",
                                        "layers.#.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq" };
 
-/* Causal masks and rotary tables that old files keep beside the parameters. */
-static bool is_buffer(const char *name)
+bool weight_is_buffer(const char *name)
 {
     const char *numbers[4], *rest;
+    if (text_starts(name, "language_model.")) name += strlen("language_model.");
     if (text_starts(name, "transformer.")) name += strlen("transformer.");
     if (text_starts(name, "model.")) name += strlen("model.");
     for (size_t i = 0; i < LENGTH(buffers); i++)
@@ -230,7 +230,7 @@ sca_status weights_as_lm(weights *w)
         weight_slot *slot = &w->slots[i];
         const char *name = slot->name;
         if (text_starts(name, prefix)) name += strlen(prefix);
-        if (is_buffer(name)) {
+        if (weight_is_buffer(name)) {
             drop_slot(slot);
             continue;
         }

@@ -151,14 +151,17 @@ static sca_status missing(const weights *w, const param_set *params, const sourc
 static void note_unknown(const weights *w, const param_set *params)
 {
     size_t count = 0;
-    const char *first = NULL;
+    const weight *first = NULL;
     for (size_t i = 0; w && i < weights_count(w); i++) {
-        if (param_find(params, weights_at(w, i)->name)) continue;
-        if (!count++) first = weights_at(w, i)->name;
+        const weight *t = weights_at(w, i);
+        if (param_find(params, t->name) || weight_is_buffer(t->name)) continue;
+        if (!count++) first = t;
     }
-    if (count)
-        log_info("%s: %zu tensors that this model does not know are left out, the first is '%s'",
-                 weights_at(w, 0)->file, count, first);
+    if (!count) return;
+    char shape[96];
+    shape_text(first->dim, first->ndim, shape);
+    log_warn("%s: tensor '%s' %s is left out, for this model has none of that name (%zu of %zu tensors)",
+             first->file, first->name, shape, count, weights_count(w));
 }
 
 sca_status sources_match(sources *s, const param_set *params)
