@@ -352,7 +352,8 @@ typedef struct bench_case {
     int n;
 } bench_case;
 
-/* A 3B model in f32 and ours do not fit together into the memory of a small machine. */
+/* A 3B model in f32 and ours do not fit together into the memory of a small machine, and PyTorch 2.1 needs minutes for
+ * 16 sequences in bf16 where the CPU has no such instructions. */
 static const bench_case cases[] = {
     { "encoder, ViT-B", { "encoder vit_b f32" }, "vit_b", "gpt2-large", "f32", encode, 1 },
     { "decoder + mixer, 16 regions", { "mixer 16 f32" }, "vit_b", "gpt2-large", "f32", mix, 16 },
@@ -366,15 +367,9 @@ static const bench_case cases[] = {
       "bf16",
       step,
       1 },
-    { "GPT-2 large bf16 step, 16 sequences",
-      { "gpt2-large 16 f32", "gpt2-large 16 bf16" },
-      "vit_b",
-      "gpt2-large",
-      "bf16",
-      step,
-      16 },
+    { "GPT-2 large bf16 step, 16 sequences", { "gpt2-large 16 f32" }, "vit_b", "gpt2-large", "bf16", step, 16 },
     { "3B bf16 step, 1 sequence", { "open_llama_3b 1 bf16" }, "vit_b", "open_llama_3b", "bf16", step, 1 },
-    { "3B bf16 step, 16 sequences", { "open_llama_3b 16 bf16" }, "vit_b", "open_llama_3b", "bf16", step, 16 },
+    { "3B bf16 step, 16 sequences", { NULL }, "vit_b", "open_llama_3b", "bf16", step, 16 },
 };
 
 static double work_of(const bench_case *c, const bench *b)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures the parts on random weights of real size, in a release build: one table, and JSON in build/bench.json.
 #
-#   tools/bench.sh [--only WORD] [--threads N]   a table; PyTorch's times beside ours where it is installed
+#   tools/bench.sh [--only WORD] [--threads N] [--trace time]   a table; PyTorch's times beside ours where it is installed
 #   tools/bench.sh --real-size                   ViT-B, L and H with GPT-2 large and a 3B model: that they run, and how
 #                                                much memory they take (fails above weights + 1.5 GiB)
 #
