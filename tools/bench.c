@@ -352,7 +352,7 @@ typedef struct bench_case {
     int n;
 } bench_case;
 
-/* A 3B model in f32 and ours do not fit together into the memory of a small machine, and PyTorch 2.1 needs minutes for
+/* A 3B model in f32 and ours do not fit together into the memory of a small machine, and PyTorch 2.1 takes half a minute per step of
  * 16 sequences in bf16 where the CPU has no such instructions. */
 static const bench_case cases[] = {
     { "encoder, ViT-B", { "encoder vit_b f32" }, "vit_b", "gpt2-large", "f32", encode, 1 },
