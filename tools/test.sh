@@ -48,7 +48,7 @@ ctest --test-dir "$dir" --output-on-failure --no-tests=error -j "$(nproc)" "$@"
 seconds=${SECONDS_PER_TARGET:-60}
 echo "fuzzing every target for $seconds s"
 SCA_BUILD_TYPE=Asan SCA_BUILD_DIR=build-fuzz \
-    SCA_CMAKE_ARGS="-DSCA_CUDA=OFF -DSCA_FUZZ=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++" tools/build.sh all
+    SCA_CMAKE_ARGS="-DSCA_CUDA=OFF -DSCA_SIMT=OFF -DSCA_FUZZ=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++" tools/build.sh all
 found=build-fuzz/found
 mkdir -p $found
 for source in tests/fuzz_*.c; do
