@@ -10,8 +10,9 @@ model=${1:-docs/demo/model}
 photo=${2:-docs/demo/photo.jpg}
 picture=${SCA_BUILD_DIR:-build}/demo.png
 
-# nvcc takes minutes, and the demo runs none of its kernels: a first build goes without it (tools/test.sh adds it).
-[ -e "${SCA_BUILD_DIR:-build}/CMakeCache.txt" ] || export SCA_CMAKE_ARGS="-DSCA_CUDA=OFF ${SCA_CMAKE_ARGS:-}"
+# The CUDA kernels, for nvcc and for the CPU, take minutes and the demo runs none: a first build goes without them
+# (tools/test.sh adds them).
+[ -e "${SCA_BUILD_DIR:-build}/CMakeCache.txt" ] || export SCA_CMAKE_ARGS="-DSCA_CUDA=OFF -DSCA_SIMT=OFF ${SCA_CMAKE_ARGS:-}"
 tools/build.sh
 
 # The rider and the motorcycle; of another photo the whole.

@@ -27,8 +27,8 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-# The demo may have left the kernels out of the release build: they are in where nvcc is, unless SCA_CMAKE_ARGS says no.
-[ -n "${SCA_BUILD_TYPE:-}" ] || export SCA_CMAKE_ARGS="-USCA_CUDA ${SCA_CMAKE_ARGS:-}"
+# The demo may have left the kernels out of the release build: they are in where they can be, unless SCA_CMAKE_ARGS says no.
+[ -n "${SCA_BUILD_TYPE:-}" ] || export SCA_CMAKE_ARGS="-USCA_CUDA -USCA_SIMT ${SCA_CMAKE_ARGS:-}"
 dir=${SCA_BUILD_DIR:-build}
 
 if [ -d ../shared/golden ]; then
