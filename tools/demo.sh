@@ -1,29 +1,40 @@
 #!/bin/sh
-# Segments and captions regions of a real photo: installs what is missing, builds, runs, and says where the picture is.
+# Segments and captions regions of a picture: installs what is missing, builds, runs, and says where the result is.
 #
-#   tools/demo.sh                  the small model and the photo kept in docs/demo
+#   tools/demo.sh                  the small model and the two pictures kept in docs/demo: a rendered scene, a real photo
 #   tools/demo.sh MODEL [PHOTO]    another model directory, another photo
 set -eu
 cd "$(dirname "$0")/.."
 
-model=${1:-docs/demo/model}
+model=${1:-docs/demo/small}
 photo=${2:-docs/demo/photo.jpg}
-picture=${SCA_BUILD_DIR:-build}/demo.png
+build=${SCA_BUILD_DIR:-build}
 
 # The CUDA kernels, for nvcc and for the CPU, take minutes and the demo runs none: a first build goes without them
 # (tools/test.sh adds them).
 [ -e "${SCA_BUILD_DIR:-build}/CMakeCache.txt" ] || export SCA_CMAKE_ARGS="-DSCA_CUDA=OFF -DSCA_SIMT=OFF ${SCA_CMAKE_ARGS:-}"
 tools/build.sh
 
-# The rider and the motorcycle; of another photo the whole.
-set --
-if [ "$photo" = docs/demo/photo.jpg ]; then
-    set -- --box 148,145,300,552 --box 132,296,426,632
+show() { # PICTURE PHOTO OPTION...
+    picture=$1
+    shift
+    echo
+    "$build/sca" caption "$@" --model "$model" --beams 3 --overlay "$picture"
+    echo "The picture with masks, boxes and captions: $picture"
+}
+
+if [ "$model" = docs/demo/small ] && [ "$photo" = docs/demo/photo.jpg ]; then
+    show "$build/demo-scene.png" docs/demo/scene.png --box 186,90,246,160 --box 11,25,213,227 \
+        --box 154,197,337,380 --box 89,246,162,317
 fi
-echo
-"${SCA_BUILD_DIR:-build}/sca" caption "$photo" --model "$model" --beams 3 "$@" --overlay "$picture"
-echo
-echo "The picture with masks, boxes and captions: $picture"
-[ "$model" != docs/demo/model ] || cat <<'END'
-This model is tiny and hardly trained: it shows the path, not the quality. README.md says how to use official weights.
+# The rider and the motorcycle; of another photo the whole.
+set -- "$photo"
+if [ "$photo" = docs/demo/photo.jpg ]; then
+    set -- "$photo" --box 148,145,300,552 --box 132,296,426,632
+fi
+show "$build/demo.png" "$@"
+[ "$model" != docs/demo/small ] || cat <<'END'
+
+This model of three megabytes was trained here, on rendered scenes, and knows the six shapes that are in them: of a photo it
+sees no more. The official weights know photos: the same command says there what is to be seen. README.md says how to get them.
 END
