@@ -297,6 +297,7 @@ static void cuda_close(dev *d)
     cuda_graphs_free(c);
     for (int i = 0; i < 2; i++) memory_give(c->scratch[i]);
     close_stream(c);
+    mem_free(c->maps);
     mem_free(c);
     d->impl = NULL;
 }

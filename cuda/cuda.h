@@ -37,6 +37,7 @@ typedef struct cuda {
     size_t scratch_bytes[2];
     char *staging[2]; /* pinned, STAGING_BYTES each */
     cudaEvent_t staged[2];
+    void *maps; /* gemm_wgmma.cu: what tensor maps were made */
     int turn; /* which staging buffer is next */
     repeat_mode graph_mode;
     struct cuda_graphs *graphs; /* graph.c; NULL until something repeats */

@@ -1,37 +1,43 @@
 /* gemm.cu - the ops linear, pack and matmul, and the choice of a kernel for a product.
  *
  *   operands of one 16-bit type, at most 32 rows, weights as rows     gemm_small.cu   weights stream once
+ *   the same, more rows, aligned, on sm_90a                           gemm_wgmma.cu   tensor cores, by warpgroups
  *   operands of one 16-bit type                                       gemm_mma.cu     tensor cores
  *   everything else                                                   gemm_f32.cu     exact, one order for every M
  *
  * Bits: F32 results of a row do not depend on the other rows. The 16-bit paths sum in another order for at most 32
- * rows, and where K is divided among blocks: results of a row are the same within such a class of sizes.
+ * rows, where K is divided among blocks, and from one tensor core kernel to the other: results of a row are the same
+ * within such a class of sizes.
  */
 #include "cuda/gemm.cuh"
 
 /* ---- what a tile costs --------------------------------------------------------------------------------------------- */
 
 /* Cycles of one multiprocessor: tiles are worked off in rounds of `multiprocessors`; a tile does 1,024 multiply-adds a
- * cycle at best, `rate` says which share of that is expected (fewer bytes per FLOP from shared memory: more). Values
- * are estimates until measured. */
+ * cycle at best on sm_80, 2,048 on sm_90a, `rate` says which share of 1,024 is expected (fewer bytes per FLOP from shared
+ * memory: more; mma.sync reaches some 60 % of what wgmma does). Values are estimates until measured. */
 struct tile_row {
     int bm, bn;
     double rate;
+    bool hidden; /* the end of a tile runs while another one is multiplied */
 };
 static const tile_row tile_rows[TILE_COUNT] = {
-    { 64, 64, 0.55 }, { 64, 128, 0.70 }, { 128, 128, 0.85 }, { 128, 256, 1.0 }
+    { 64, 64, 0.55, false },  { 64, 128, 0.70, false }, { 128, 128, 0.85, false },
+    { 128, 256, 1.0, false }, { 128, 128, 1.5, true },  { 128, 256, 1.6, false },
 };
 enum { MOST_SPLITS = 8 };
 
-static double tile_cost(int tile, int splits, int64_t M, int64_t N, int64_t K, int64_t batches, int multiprocessors)
+static double tile_cost(const cuda_gemm_job *j, int tile, int splits, int64_t batches, int multiprocessors)
 {
     const tile_row *t = &tile_rows[tile];
-    double tiles = (double)(ceil_div(M, t->bm) * ceil_div(N, t->bn) * batches * splits);
-    double rounds = ceil(tiles / multiprocessors), steps = (double)ceil_div(ceil_div(K, splits), 32) * 32;
-    double cycles =
-        rounds * (t->bm * t->bn / (1024 * t->rate) * steps + 1500); /* 1,500: filling the ring, the end */
+    double tiles = (double)(ceil_div(j->M, t->bm) * ceil_div(j->N, t->bn) * batches * splits);
+    double rounds = ceil(tiles / multiprocessors), steps = (double)ceil_div(ceil_div(j->K, splits), 32) * 32;
+    bool gelu = j->act == ACT_GELU || j->act == ACT_GELU_TANH;
+    double end = t->bm * t->bn * (gelu ? 0.3 : 0.06); /* some 40 or 8 instructions an element, 128 lanes a cycle */
+    double cycles = rounds * t->bm * t->bn / (1024 * t->rate) * steps +
+                    (t->hidden ? 1 : rounds) * (1000 + end); /* 1,000: filling the ring */
     /* partial sums are written and read through the L2 (about 2,500 bytes a cycle), and cost a second launch */
-    if (splits > 1) cycles += (double)(M * N) * 8 * splits / 2500 + 4000;
+    if (splits > 1) cycles += (double)(j->M * j->N) * 8 * splits / 2500 + 4000;
     return cycles;
 }
 
@@ -39,15 +45,16 @@ struct gemm_plan {
     int tile, splits;
 };
 
-static gemm_plan plan_of(const cuda_gemm_job *j, int64_t batches, int multiprocessors)
+/* The cheapest of the first `tiles` ones. */
+static gemm_plan plan_of(const cuda_gemm_job *j, int tiles, int64_t batches, int multiprocessors)
 {
     gemm_plan best = { 0, 1 };
     double least = 0;
-    for (int tile = 0; tile < TILE_COUNT; tile++)
+    for (int tile = 0; tile < tiles; tile++)
         for (int splits = 1; splits <= (j->may_split && batches == 1 ? MOST_SPLITS : 1); splits *= 2) {
             if (splits > 1 && j->K / splits < 256) break;
             if (j->tile && tile != j->tile - 1) continue;
-            double cost = tile_cost(tile, splits, j->M, j->N, j->K, batches, multiprocessors);
+            double cost = tile_cost(j, tile, splits, batches, multiprocessors);
             if (least > 0 && cost >= least) continue;
             least = cost;
             best.tile = tile;
@@ -105,16 +112,30 @@ static gemm_args args_of(const cuda_gemm_job *j)
     return g;
 }
 
+/* True when K needs no dividing, or there is room for the parts. */
+static bool divide(dev *d, const cuda_gemm_job *j, gemm_args *g, gemm_plan *plan)
+{
+    g->partial = NULL;
+    if (plan->splits > 1) {
+        g->k_split = (int)round_up(ceil_div(j->K, plan->splits), 64);
+        plan->splits = (int)ceil_div(j->K, g->k_split);
+    }
+    if (plan->splits <= 1) return true;
+    g->partial = (float *)cuda_scratch(d, (size_t)(j->M * j->N) * (size_t)plan->splits * sizeof(float));
+    return g->partial != NULL;
+}
+
+/* wgmma is sm_90a's own: later GPUs do not have it. */
 static void start_mma(dev *d, const cuda_gemm_job *j, gemm_args *g, bool aligned, int batches)
 {
-    gemm_plan plan = plan_of(j, batches, cuda_of(d)->multiprocessors);
-    if (plan.splits > 1) {
-        g->k_split = (int)round_up(ceil_div(j->K, plan.splits), 64);
-        plan.splits = (int)ceil_div(j->K, g->k_split);
-    }
-    if (plan.splits > 1) {
-        g->partial = (float *)cuda_scratch(d, (size_t)(j->M * j->N) * (size_t)plan.splits * sizeof(float));
-        if (!g->partial) return;
+    const cuda *c = cuda_of(d);
+    bool hopper = c->arch == 90 && aligned && batches == 1 && !j->b_cols && j->K > 0;
+    gemm_plan plan = plan_of(j, hopper ? TILE_COUNT : TILE_WGMMA, batches, c->multiprocessors);
+    if (!divide(d, j, g, &plan)) return;
+    if (plan.tile >= TILE_WGMMA) {
+        if (cuda_gemm_wgmma_launch(d, g, j->a_type, plan.tile, plan.splits)) return;
+        plan = plan_of(j, TILE_WGMMA, batches, c->multiprocessors);
+        if (!divide(d, j, g, &plan)) return;
     }
     cuda_gemm_mma_launch(d, g, j->a_type, j->b_cols, aligned, plan.tile, plan.splits, batches);
 }

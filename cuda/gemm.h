@@ -8,6 +8,18 @@
 extern "C" {
 #endif
 
+/* Tiles of gemm_mma.cu, then those of gemm_wgmma.cu; the host's choice is plan_of in gemm.cu. */
+enum gemm_tile_id {
+    TILE_64x64,
+    TILE_64x128,
+    TILE_128x128,
+    TILE_128x256,
+    TILE_WGMMA_128x128,
+    TILE_WGMMA_128x256,
+    TILE_COUNT,
+    TILE_WGMMA = TILE_WGMMA_128x128 /* the first of them */
+};
+
 /* y[m][n] = act(alpha sum_k a[m][k] B[k][n] + bias[n]) + r[m][n], for every batch. Sums are kept in F32. */
 typedef struct cuda_gemm_job {
     int64_t M, N, K;

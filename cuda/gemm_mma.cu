@@ -5,8 +5,8 @@
  * (BM + BN) * 64 bytes a stage, 32 to 96 KB in all. The rows of a stage are swizzled, so that ldmatrix meets no bank
  * twice. B comes as (N,K) rows or as (K,N), which ldmatrix transposes while it loads.
  *
- * The end: r is brought into shared memory in rows, sums are finished in F32 registers, rounded once, and leave in
- * rows of 16-byte stores. Rows that are not aligned to 16 bytes take the same way element by element (ALIGNED false).
+ * The end (gemm.cuh): sums pass through shared memory to lanes that finish 8 columns in F32 registers, round once, and
+ * store 16 bytes; rows that are not aligned to 16 bytes element by element. ALIGNED false: operands come that way, too.
  *
  * Bytes from L2 per tile: (BM + BN) * 2 K; FLOPs 2 BM BN K: 85 FLOP/byte for 128x256, 64 for 128x128, so that at 790
  * TFLOP/s 9.3 TB/s come from L2: why large tiles matter. Per step of 16 a warp of 64x64 needs 8 ldmatrix (4 KB of
@@ -20,7 +20,7 @@
  */
 #include "cuda/gemm.cuh"
 
-enum { STEP = 32, STAGES = 4, PAD = 8 };
+enum { STEP = 32, STAGES = 4 };
 
 /* ---- from global to shared memory ------------------------------------------------------------------------------ */
 
@@ -101,90 +101,16 @@ static __device__ __forceinline__ void multiply(float (&sum)[MT][NT][4], const c
     }
 }
 
-/* ---- the end ----------------------------------------------------------------------------------------------------- */
-
-/* Rows of a tile between global memory and `tile` in shared memory, whose rows are BN + PAD elements long. */
-template <int BM, int BN, int THREADS, bool STORE>
-static __device__ __forceinline__ void pass_rows(char *tile, uint16_t *p, int64_t ld, bool wide, int m0, int n0,
-                                                 int M, int N)
-{
-    if (wide) {
-        for (int i = threadIdx.x; i < BM * (BN / 8); i += THREADS) {
-            int r = i / (BN / 8), c = i % (BN / 8), n = n0 + 8 * c;
-            if (m0 + r >= M || n >= N) continue;
-            uint16_t *here = (uint16_t *)tile + r * (BN + PAD) + 8 * c;
-            uint16_t *there = p + (m0 + r) * ld + n;
-            if (n + 8 <= N) {
-                if (STORE)
-                    store_16(there, load_16(here));
-                else
-                    store_16(here, load_16(there));
-            } else {
-                for (int k = 0; k < N - n; k++)
-                    if (STORE)
-                        there[k] = here[k];
-                    else
-                        here[k] = there[k];
-            }
-        }
-    } else {
-        for (int i = threadIdx.x; i < BM * BN; i += THREADS) {
-            int r = i / BN, c = i % BN;
-            if (m0 + r >= M || n0 + c >= N) continue;
-            uint16_t *here = (uint16_t *)tile + r * (BN + PAD) + c, *there = p + (m0 + r) * ld + n0 + c;
-            if (STORE)
-                *there = *here;
-            else
-                *here = *there;
-        }
-    }
-}
-
-template <class T, int MT, int NT, int BN>
-static __device__ __forceinline__ void finish(const gemm_args &g, const float (&sum)[MT][NT][4], char *tile, int m0,
-                                              int n0, int column0, int lane)
-{
-#pragma unroll
-    for (int j = 0; j < NT; j++) {
-        int n = n0 + 8 * j + lane % 4 * 2, column = column0 + n;
-        float bias0 = g.bias && column < g.N ? g.bias[column] : 0;
-        float bias1 = g.bias && column + 1 < g.N ? g.bias[column + 1] : 0;
-#pragma unroll
-        for (int i = 0; i < MT; i++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                uint32_t *pair = (uint32_t *)(tile + ((m0 + 16 * i + 8 * h + lane / 4) * (BN + PAD) + n) * 2);
-                float x = gemm_end(g, sum[i][j][2 * h], bias0), y = gemm_end(g, sum[i][j][2 * h + 1], bias1);
-                if (g.r) {
-                    x += low_of<T>(*pair);
-                    y += high_of<T>(*pair);
-                }
-                *pair = pair_of<T>(x, y);
-            }
-    }
-}
-
-/* Sums of a part of K, F32, for gemm_join. */
-template <int MT, int NT>
-static __device__ __forceinline__ void leave_partial(const gemm_args &g, const float (&sum)[MT][NT][4], int m0,
-                                                     int n0, int lane)
-{
-    float *to = g.partial + (int64_t)blockIdx.z * g.M * g.N;
-#pragma unroll
-    for (int i = 0; i < MT; i++)
-#pragma unroll
-        for (int j = 0; j < NT; j++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                int m = m0 + 16 * i + lane / 4 + (e >> 1) * 8, n = n0 + 8 * j + lane % 4 * 2 + (e & 1);
-                if (m < g.M && n < g.N) to[(int64_t)m * g.N + n] = sum[i][j][e];
-            }
-}
-
 /* ---- kernels ------------------------------------------------------------------------------------------------------ */
 
+/* Blocks that a multiprocessor should have room for: 512 threads of up to 128 registers, or one block of 128 sums. */
+constexpr int blocks_of(int BM, int BN, int WM, int WN)
+{
+    return WM * WN / 32 > 64 ? 1 : 512 / (BM / WM * (BN / WN) * 32);
+}
+
 template <class T, int BM, int BN, int WM, int WN, bool COLS, bool ALIGNED>
-__global__ void __launch_bounds__(BM / WM * (BN / WN) * 32) gemm_mma(gemm_args g)
+__global__ void __launch_bounds__(BM / WM * (BN / WN) * 32, blocks_of(BM, BN, WM, WN)) gemm_mma(gemm_args g)
 {
     constexpr int THREADS = BM / WM * (BN / WN) * 32, MT = WM / 16, NT = WN / 8;
     constexpr int A_BYTES = BM * STEP * 2, STAGE = (BM + BN) * STEP * 2;
@@ -220,21 +146,24 @@ __global__ void __launch_bounds__(BM / WM * (BN / WN) * 32) gemm_mma(gemm_args g
         const char *stage = shared + step % STAGES * STAGE;
         multiply<T, MT, NT, BN, COLS>(sum, stage, stage + A_BYTES, m0, n0, lane);
     }
-    if (g.partial) {
-        leave_partial<MT, NT>(g, sum, row0 + m0, column0 + n0, lane);
-        return;
-    }
     copy_async_wait<0>();
-    __syncthreads();
+    __syncthreads(); /* the ring becomes the areas of the warps */
+    constexpr int C = NT < 8 ? NT : 8;
+    char *area = shared + warp * 512 * C;
     int64_t batch_y = gemm_batch(g.batch_y, z, g.inner);
-    if (g.r) {
-        pass_rows<BM, BN, THREADS, false>(shared, (uint16_t *)g.r + batch_y, g.ldr, g.wide_r, row0, column0, g.M,
-                                          g.N);
-        __syncthreads();
+#pragma unroll 1
+    for (int s = 0; s < MT * NT / C; s++) {
+        int block = s / (NT / C), first = s % (NT / C) * C;
+#pragma unroll
+        for (int i = 0; i < MT; i++)
+#pragma unroll
+            for (int j = 0; j < NT; j += C)
+                if (i == block && j == first) gemm_put_sums<NT, C>(sum[i], j, area, lane);
+        __syncwarp();
+        gemm_finish<T, C>(g, area, batch_y, (int)blockIdx.z, row0 + m0 + 16 * block, column0 + n0 + 8 * first,
+                          lane);
+        __syncwarp();
     }
-    finish<T, MT, NT, BN>(g, sum, shared, m0, n0, column0, lane);
-    __syncthreads();
-    pass_rows<BM, BN, THREADS, true>(shared, (uint16_t *)g.y + batch_y, g.ldy, g.wide_y, row0, column0, g.M, g.N);
 }
 
 /* y = act(alpha sum of the splits + bias) + r; the splits are added in their order. */
@@ -251,19 +180,24 @@ template <class T> __global__ void __launch_bounds__(256) gemm_join(gemm_args g,
     ((T *)g.y)[m * g.ldy + n] = from_f32<T>(sum);
 }
 
+void cuda_gemm_join_launch(dev *d, const gemm_args *g, dtype type, int splits)
+{
+    dim3 grid((unsigned)ceil_div((int64_t)g->M * g->N, 256)), block(256);
+    if (type == DT_BF16)
+        LAUNCH(d, (gemm_join<bf16>), grid, block, 0, *g, splits);
+    else
+        LAUNCH(d, (gemm_join<f16>), grid, block, 0, *g, splits);
+}
+
 /* ---- launching ------------------------------------------------------------------------------------------------------ */
 
 template <class T, int BM, int BN, int WM, int WN, bool COLS, bool ALIGNED>
 static void start(dev *d, const gemm_args *g, int splits, int batches)
 {
     unsigned tiles = (unsigned)((g->M + BM - 1) / BM * ((g->N + BN - 1) / BN));
-    size_t ring = (size_t)STAGES * (BM + BN) * STEP * 2, tile = (size_t)BM * (BN + PAD) * 2;
+    size_t ring = (size_t)STAGES * (BM + BN) * STEP * 2; /* more than the areas of the end, 4 KB a warp */
     dim3 grid(tiles, 1, (unsigned)(splits > 1 ? splits : batches)), block(BM / WM * (BN / WN) * 32);
-    LAUNCH(d, (gemm_mma<T, BM, BN, WM, WN, COLS, ALIGNED>), grid, block, ring > tile ? ring : tile, *g);
-    if (splits > 1) {
-        int64_t count = (int64_t)g->M * g->N;
-        LAUNCH(d, (gemm_join<T>), dim3((unsigned)((count + 255) / 256)), dim3(256), 0, *g, splits);
-    }
+    LAUNCH(d, (gemm_mma<T, BM, BN, WM, WN, COLS, ALIGNED>), grid, block, ring, *g);
 }
 
 /* (K,N) operands are activations of small products: weights that matter are packed to (N,K). */
@@ -295,4 +229,5 @@ void cuda_gemm_mma_launch(dev *d, const gemm_args *g, dtype type, bool b_cols, b
         start_tile<f16, true>(d, g, aligned, tile, splits, batches);
     else
         start_tile<f16, false>(d, g, aligned, tile, splits, batches);
+    if (splits > 1) cuda_gemm_join_launch(d, g, type, splits);
 }

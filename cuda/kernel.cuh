@@ -172,6 +172,16 @@ static __device__ __forceinline__ void store_16(void *p, uint4 x)
 #endif
 }
 
+static __device__ __forceinline__ void store_pair(void *p, float x, float y) /* p: 8-byte aligned */
+{
+#ifdef SIMT
+    float2 pair = make_float2(x, y);
+    simt_store(p, &pair, 8);
+#else
+    *static_cast<float2 *>(p) = make_float2(x, y);
+#endif
+}
+
 /* 8 elements as floats; p 16-byte aligned (f32: two accesses). */
 static __device__ __forceinline__ void load_8(const float *p, float (&x)[8])
 {
@@ -253,6 +263,26 @@ static __device__ __forceinline__ float activate(activation act, float x)
     case ACT_GELU: return 0.5f * x * erfcf(-0.70710678118654752f * x); /* erfc: no cancellation for x < 0 */
     case ACT_GELU_TANH: return 0.5f * x * (1 + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
     default: return x;
+    }
+}
+
+/* One branch for all; the loops inside are unrolled. */
+static __device__ __forceinline__ void activate_8(activation act, float (&x)[8])
+{
+    switch (act) {
+    case ACT_RELU:
+#pragma unroll
+        for (int k = 0; k < 8; k++) x[k] = activate(ACT_RELU, x[k]);
+        break;
+    case ACT_GELU:
+#pragma unroll
+        for (int k = 0; k < 8; k++) x[k] = activate(ACT_GELU, x[k]);
+        break;
+    case ACT_GELU_TANH:
+#pragma unroll
+        for (int k = 0; k < 8; k++) x[k] = activate(ACT_GELU_TANH, x[k]);
+        break;
+    default: break;
     }
 }
 

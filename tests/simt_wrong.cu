@@ -1,11 +1,11 @@
 /* simt_wrong.cu - kernels that are wrong on purpose, one for each thing the device simt finds, and their right twins. */
-#include "cuda/kernel.cuh"
+#include "cuda/hopper.cuh"
 
 extern "C" {
 #include "simt_wrong.h"
 }
 
-enum { THREADS = 96 };
+enum { THREADS = 96, BOX_BYTES = 16384 };
 
 /* Each thread passes a number to its neighbour through shared memory. */
 template <bool barrier> static __global__ void neighbour(float *y, const float *x)
@@ -104,6 +104,43 @@ template <int apart> static __global__ void strided(float *y, const float *x)
     y[threadIdx.x] = x[threadIdx.x * apart];
 }
 
+/* A box comes through the copy engine, a warpgroup multiplies it by itself, and another box takes its place. */
+template <simt_mistake mistake, bool right> static __global__ void boxed(float *y, tensor_map map)
+{
+    DYNAMIC_SHARED(char, shared);
+    barrier *b = reinterpret_cast<barrier *>(shared + BOX_BYTES);
+    if (threadIdx.x == 0) {
+        barrier_init(b, 1);
+        barrier_init_done();
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        barrier_expect(b, mistake == MISTAKE_BYTES && !right ? BOX_BYTES + 16 : BOX_BYTES);
+        box_load(shared, &map, b, 0, 0);
+    }
+    if (mistake != MISTAKE_BOX || right) barrier_wait(b, 0);
+    float sum[16][4] = {};
+    product_fence();
+    multiply_64<bf16, 16>(sum, operand_of(shared), operand_of(shared));
+    product_commit();
+    if (mistake == MISTAKE_STAGE && !right && threadIdx.x == 0) box_load(shared, &map, b, 0, 0);
+    if (mistake != MISTAKE_PRODUCT || right) product_wait<0>();
+    if (threadIdx.x < THREADS) y[threadIdx.x] = sum[0][0];
+    product_wait<0>();
+    __syncthreads();
+    if (mistake == MISTAKE_STAGE && right && threadIdx.x == 0) box_load(shared, &map, b, 0, 0);
+}
+
+template <simt_mistake mistake> static void start_boxed(dev *d, bool right, float *y, const float *x)
+{
+    tensor_map map;
+    if (!cuda_box_map(d, x, DT_BF16, 64, 8, 64, BOX_BYTES / 128, &map)) return;
+    if (right)
+        LAUNCH(d, (boxed<mistake, true>), 1, 128, BOX_BYTES + 8, y, map);
+    else
+        LAUNCH(d, (boxed<mistake, false>), 1, 128, BOX_BYTES + 8, y, map);
+}
+
 #define EITHER(right, kernel, yes, no, ...)                                                                        \
     do {                                                                                                           \
         if (right)                                                                                                 \
@@ -126,6 +163,10 @@ extern "C" void simt_wrong(dev *d, simt_mistake mistake, bool right, float *y, c
     case MISTAKE_HOST: EITHER(right, host_pointer, true, false, y, x, host); break;
     case MISTAKE_UNWRITTEN: EITHER(right, unwritten, true, false, y); break;
     case MISTAKE_EARLY: EITHER(right, early, true, false, y, x); break;
+    case MISTAKE_BOX: start_boxed<MISTAKE_BOX>(d, right, y, x); break;
+    case MISTAKE_BYTES: start_boxed<MISTAKE_BYTES>(d, right, y, x); break;
+    case MISTAKE_PRODUCT: start_boxed<MISTAKE_PRODUCT>(d, right, y, x); break;
+    case MISTAKE_STAGE: start_boxed<MISTAKE_STAGE>(d, right, y, x); break;
     case MISTAKE_BANKS:
         if (right)
             LAUNCH(d, columns<33>, 1, 32, 0, y);

@@ -16,6 +16,10 @@ typedef enum simt_mistake {
     MISTAKE_HOST,
     MISTAKE_UNWRITTEN,
     MISTAKE_EARLY,
+    MISTAKE_BOX,     /* of the copy engine: not waited for */
+    MISTAKE_BYTES,   /* too many were announced */
+    MISTAKE_PRODUCT, /* of a warpgroup: not waited for */
+    MISTAKE_STAGE,   /* overwritten while it is multiplied */
     MISTAKE_BANKS,
     MISTAKE_STRIDE
 } simt_mistake;

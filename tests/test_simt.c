@@ -104,10 +104,17 @@ static void bad_addresses_are_found(void)
     expect(MISTAKE_HOST, "outside of the device's memory");
 }
 
+static void early_and_late_boxes_are_found(void)
+{
+    expect(MISTAKE_BYTES, "misses 0 of 1 arrivals and 16 announced bytes");
+    expect(MISTAKE_BOX, "race");
+    expect(MISTAKE_STAGE, "race");
+}
+
 /* What nobody wrote, or what is still on its way, is not a number. */
 static void early_reads_give_nan(void)
 {
-    static const simt_mistake mistakes[] = { MISTAKE_UNWRITTEN, MISTAKE_EARLY };
+    static const simt_mistake mistakes[] = { MISTAKE_UNWRITTEN, MISTAKE_EARLY, MISTAKE_PRODUCT };
     for (size_t i = 0; i < LENGTH(mistakes); i++) {
         bench b;
         float y[THREADS];
@@ -159,6 +166,7 @@ int main(int argc, char **argv)
     RUN(races_are_found);
     RUN(divergence_is_found);
     RUN(bad_addresses_are_found);
+    RUN(early_and_late_boxes_are_found);
     RUN(early_reads_give_nan);
     RUN(costs_are_counted);
     RUN(bad_options_are_refused);

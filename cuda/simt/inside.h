@@ -2,7 +2,7 @@
 #ifndef SIMT_INSIDE_H
 #define SIMT_INSIDE_H
 
-#include "cuda/simt/simt.h"
+#include "cuda/simt/hopper.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define WITH_ASAN 1
@@ -20,6 +20,10 @@ enum {
     MOST_SHARED = 64,       /* SHARED declarations of one kernel */
     MOST_COPIES = 192,      /* cp.async of one thread on their way */
     MOST_ALLOCATIONS = 256, /* of the process */
+    MOST_MBARRIERS = 64,    /* of a block */
+    MOST_BOXES = 8,         /* on their way to one mbarrier */
+    MOST_PRODUCTS = 64,     /* of a warpgroup, on their way */
+    MOST_SHADOWS = 4,       /* sets of sums they go to */
 };
 
 /* ---- threads ------------------------------------------------------------------------------------------------ */
@@ -28,6 +32,27 @@ struct copy_async {
     char *to;
     const char *from;
     unsigned bytes, source_bytes, group;
+};
+
+struct product { /* wgmma: sum += a b */
+    float *sum;
+    uint64_t a, b;
+    int n_tiles;
+    bool bf16;
+    unsigned group;
+};
+
+struct product_shadow { /* sums while products into them run */
+    float *sum;
+    int n;
+    float value[128];
+};
+
+struct product_queue {
+    product items[MOST_PRODUCTS];
+    unsigned n, group, waits;
+    product_shadow shadows[MOST_SHADOWS];
+    unsigned n_shadows;
 };
 
 struct fiber {
@@ -40,6 +65,24 @@ struct fiber {
     void *ready_context;
     copy_async *copies; /* MOST_COPIES, made at the first use */
     unsigned n_copies, group;
+    product_queue *products; /* made at the first use */
+};
+
+/* ---- mbarriers ----------------------------------------------------------------------------------------------- */
+
+struct box_copy {
+    char *to;
+    simt_tensor_map map;
+    int column, row;
+};
+
+struct mbarrier {
+    uint64_t *place;
+    unsigned arrivals, missing, phase;
+    int64_t bytes; /* announced and not yet there */
+    box_copy boxes[MOST_BOXES];
+    int n_boxes;
+    simt_order next, done; /* what all did who came so far; who came in the phases that ended */
 };
 
 /* ---- meetings ------------------------------------------------------------------------------------------------ */
@@ -96,6 +139,9 @@ struct machine {
     uint32_t clock[MOST_WARPS][MOST_WARPS]; /* clock[w][v]: what warp w knows of warp v */
     uint32_t next_clock;                    /* above every clock of the blocks before */
 
+    mbarrier mbarriers[MOST_MBARRIERS];
+    int n_mbarriers;
+
     char *shared; /* dynamic first, then SHARED */
     size_t dynamic_bytes, shared_used;
     shared_place places[MOST_SHARED];
@@ -129,6 +175,8 @@ void simt_records_clear(machine *m); /* a block begins */
 void simt_snapshot(machine *m);      /* of the allocations */
 bool simt_in_allocation(machine *m, const char *p, unsigned bytes, const char **why);
 void simt_sync_counts(machine *m, bool block);
+
+bool simt_tell_barriers(machine *m); /* says what the first one that is not at rest misses */
 
 void simt_count_begin(machine *m);
 void simt_count_access(machine *m, unsigned thread, const void *place, const char *p, unsigned bytes, bool shared);

@@ -205,6 +205,7 @@ static void tell_stuck(machine *m)
                 "nobody else will come",
                 m->name, m->block.x, m->block.y, m->block.z, i / SIMT_WARP, m->warp_meetings[i].arrived,
                 m->warp_meetings[i].expected, m->warp_meetings[i].file, m->warp_meetings[i].line);
+    if (simt_tell_barriers(m)) return;
     simt_say("kernel %s, block (%u,%u,%u): %u threads wait for memory that nobody will write", m->name, m->block.x,
              m->block.y, m->block.z, m->n_waiting);
 }
@@ -238,10 +239,12 @@ static void place_threads(machine *m)
         f->done = false;
         f->fake_stack = NULL;
         f->n_copies = f->group = 0;
+        if (f->products) f->products->n = f->products->group = f->products->n_shadows = 0;
         m->ready[r] = r;
     }
     m->n_ready = m->threads;
     m->n_waiting = m->done = 0;
+    m->n_mbarriers = 0;
 }
 
 static void run_block(machine *m)
@@ -420,7 +423,8 @@ static void arrive(meeting *g, unsigned place, simt_work *work, void *argument, 
     g->arrived++;
 }
 
-void simt_meet_block(int barrier, unsigned threads, simt_work *work, void *argument, const char *file, int line)
+static void meet(int barrier, unsigned threads, simt_work *work, void *argument, const char *file, int line,
+                 bool orders)
 {
     machine *m = simt_machine;
     meeting *g = &m->barriers[barrier];
@@ -433,12 +437,22 @@ void simt_meet_block(int barrier, unsigned threads, simt_work *work, void *argum
     arrive(g, rank, work, argument, file, line);
     if (g->arrived < g->expected) return simt_yield(m);
     if (work) work(g->arguments, m->threads);
-    order_block(m, g);
+    if (orders) order_block(m, g);
     if (m->counting && barrier == 0) simt_sync_counts(m, true);
     g->arrived = 0;
     for (unsigned r = 0; r < m->threads; r++)
         if (g->here[r]) wake(m, r);
     simt_yield(m);
+}
+
+void simt_meet_block(int barrier, unsigned threads, simt_work *work, void *argument, const char *file, int line)
+{
+    meet(barrier, threads, work, argument, file, line, true);
+}
+
+void simt_gather(int barrier, unsigned threads, simt_work *work, void *argument, const char *file, int line)
+{
+    meet(barrier, threads, work, argument, file, line, false);
 }
 
 unsigned simt_active_mask(void)

@@ -58,7 +58,7 @@ SIMT_VECTOR(unsigned short, ushort, 4)
 
 /* ---- threads ------------------------------------------------------------------------------------------------- */
 
-enum { SIMT_WARP = 32, SIMT_BARRIERS = 16 };
+enum { SIMT_WARP = 32, SIMT_NAMED_BARRIERS = 16, SIMT_BARRIERS = SIMT_NAMED_BARRIERS + 8 }; /* 8: warpgroups */
 
 struct simt_thread { /* what a kernel may see of its own thread; lies on the fiber's stack */
     uint3 index, block;
@@ -133,6 +133,8 @@ inline unsigned __cvta_generic_to_shared_offset(const void *p)
  * part of it. */
 typedef void simt_work(void *const *arguments, unsigned count);
 void simt_meet_block(int barrier, unsigned threads, simt_work *work, void *argument, const char *file, int line);
+/* The same, but nobody's memory is ordered by it: for what a group of warps does together that is no barrier. */
+void simt_gather(int barrier, unsigned threads, simt_work *work, void *argument, const char *file, int line);
 void simt_meet_warp(unsigned mask, simt_work *work, void *argument, const char *file, int line);
 unsigned simt_active_mask(void); /* the lanes of this warp that have not returned */
 /* Waits, letting others run, until ready(context); a block in which nobody can go on is stopped with a message. */
