@@ -758,7 +758,7 @@ static void perf_weight(const machine *m, const op_plan *p, const char *label, d
     if (open_instance(m, &s, m->d, p, weight, panels, false, m->d)) {
         double seconds = timed(p, &s), flops = op_flops(p->op, s.t, &p->o);
         CHECK_OK(dev_check(m->d));
-        printf("%s,%s,%s,%s%s,%.4f,%.1f,%.1f\n", m->name, op_name(p->op), label,
+        printf("%s,%s,\"%s\",%s%s,%.4f,%.1f,%.1f\n", m->name, op_name(p->op), label,
                op_plan_has(p, 'W', 0) ? dtype_name(weight) : "", panels ? " panels" : "", 1e3 * seconds,
                bytes_moved(p, &s) / seconds * 1e-9, flops / seconds * 1e-9);
         fflush(stdout);

@@ -6,9 +6,11 @@
 #   tools/gpu_check.sh --device simt   the same steps without a GPU: a rehearsal
 #   tools/gpu_check.sh --build DIR --out DIR --quick
 #
-# Steps: what the machine is; op cases against the reference; golden models; compute-sanitizer on small cases; times of
-# the real sizes. Each step writes a log; summary.txt has a line per step and summary.json the same for programs. A step
-# that fails does not stop the later ones; the exit status is 1 when any failed.
+# Steps: what the machine is; op cases against the reference; each tile of the product; golden models; compute-sanitizer
+# on small cases; times of the real sizes, in two rounds each followed by PyTorch's (SCA_PYTHON names a Python that has it,
+# default python3), with the ceilings of this machine. Each step writes a log; summary.txt has a line per step and
+# summary.json the same for programs, gpu.txt and gpu.json the times, power.csv clocks and power meanwhile. A step that
+# fails does not stop the later ones; the exit status is 1 when any failed.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
@@ -45,14 +47,22 @@ for program in test_ops test_cli_golden sca; do
 done
 out=${out:-$build/gpu_check}
 mkdir -p "$out"
-rm -f "$out"/*.log "$out"/*.csv "$out"/summary.*
+rm -f "$out"/*.log "$out"/*.csv "$out"/*.json "$out"/summary.* "$out"/gpu.txt
 begin=$(date +%s)
+whole=570 # seconds for all steps
 failed=0
 rows=
 
+# limit SECONDS: that, or what is left of the whole.
+limit() {
+    left=$((whole - $(date +%s) + begin))
+    [ $left -gt 1 ] || left=1
+    if [ "$1" -lt $left ]; then echo "$1"; else echo $left; fi
+}
+
 # step NAME SECONDS COMMAND...: runs it with a limit, keeps what it says, notes how it ended.
 step() {
-    name=$1 limit=$2
+    name=$1 limit=$(limit "$2")
     shift 2
     start=$(date +%s)
     timeout "$limit" "$@" >"$out/$name.log" 2>&1
@@ -95,14 +105,17 @@ if [ -n "$quick" ]; then
     # shellcheck disable=SC2086 # words
     step ops 200 "$build/test_ops" $words
 else
-    step ops 200 "$build/test_ops" "$device" "$device-bf16" "$device-f16"
+    step ops 140 "$build/test_ops" "$device" "$device-bf16" "$device-f16"
+    tiles=test_gemm_cuda
+    [ "$device" = cuda ] || tiles=test_gemm
+    [ ! -x "$build/$tiles" ] || step tiles 60 "$build/$tiles"
 fi
 SCA_TEST_DEVICE=$device
 export SCA_TEST_DEVICE
 if [ -d ../shared/golden ]; then
     photos=photos # a word: every case with photos
     [ "$device" = cuda ] || photos=photos_on_simt
-    step golden 150 "$build/test_cli_golden" $photos
+    step golden 100 "$build/test_cli_golden" $photos
 else
     note golden skipped 0 "shared: ../shared/golden is absent"
 fi
@@ -110,34 +123,52 @@ fi
 # ---- clean? ---------------------------------------------------------------------------------------------------------
 if [ "$device" = cuda ] && command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck initcheck; do
-        step "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/test_ops" 17x129
+        step "$tool" 30 compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/test_ops" 17x129
     done
 else
     note sanitizer skipped 0 "compute-sanitizer: not for device $device, or not installed"
 fi
 
 # ---- fast? -----------------------------------------------------------------------------------------------------------
-perf() { # machines that are not here give no rows
-    if [ -n "$quick" ]; then
-        "$build/test_ops" perf layernorm_fwd >"$out/perf.csv"
+python=${SCA_PYTHON:-python3} peer_device=cuda quick_flag= peers=
+[ "$device" = cuda ] || peer_device=cpu
+[ -z "$quick" ] || quick_flag=--quick
+perf() { # perf FILE: machines that are not here give no rows; a rehearsal takes the CPU's times of a small op
+    if [ -n "$quick" ] || [ "$device" != cuda ]; then
+        "$build/test_ops" perf add_fwd
     else
-        "$build/test_ops" perf "$device" "$device-bf16" "$device-f16" >"$out/perf.csv"
-    fi
+        "$build/test_ops" perf cuda-bf16 cuda-f16
+    fi | grep -E '^(device|cpu|cuda|simt)[a-z0-9-]*,' >"$1"
 }
-if [ "$device" = cuda ]; then
-    perf_start=$(date +%s)
-    if perf 2>"$out/perf.log"; then
-        note perf passed $(($(date +%s) - perf_start)) "$(($(wc -l <"$out/perf.csv") - 1)) rows in perf.csv"
+sampler=
+if [ "$device" = cuda ] && command -v nvidia-smi >/dev/null; then
+    nvidia-smi --query-gpu=timestamp,clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_event_reasons.active \
+        --format=csv -lms 500 >"$out/power.csv" 2>&1 &
+    sampler=$!
+fi
+for round in 1 2; do
+    start=$(date +%s)
+    if perf "$out/perf$round.csv" 2>"$out/perf$round.log"; then
+        note "perf$round" passed $(($(date +%s) - start)) "$(($(wc -l <"$out/perf$round.csv") - 1)) rows in perf$round.csv"
     else
         failed=1
-        note perf failed $(($(date +%s) - perf_start)) "$(tail -n 1 "$out/perf.log" | tr -d '\\"')"
+        note "perf$round" failed $(($(date +%s) - start)) "$(tail -n 1 "$out/perf$round.log" | tr -d '\\"')"
     fi
-    if command -v nvidia-smi >/dev/null; then
-        nvidia-smi --query-gpu=clocks.sm,power.draw,temperature.gpu,clocks_event_reasons.active --format=csv \
-            >"$out/after.log" 2>&1 || true
-    fi
-else
-    note perf skipped 0 "times of simt say nothing"
+    command -v "$python" >/dev/null || {
+        note "peers$round" skipped 0 "no $python; SCA_PYTHON names a Python that has torch"
+        continue
+    }
+    # shellcheck disable=SC2086 # a flag or nothing
+    step "peers$round" 90 "$python" tools/gpu_peers.py measure --device $peer_device --seconds 70 \
+        --out "$out/peers$round.json" $quick_flag
+    [ ! -s "$out/peers$round.json" ] || peers="$peers${peers:+,}$out/peers$round.json"
+done
+[ -z "$sampler" ] || kill "$sampler"
+if command -v "$python" >/dev/null; then
+    step table 20 "$python" tools/gpu_peers.py table --ours "$out/perf1.csv,$out/perf2.csv" --peers "$peers" \
+        --json "$out/gpu.json"
+    cp "$out/table.log" "$out/gpu.txt"
+    [ -n "$quick" ] || cat "$out/gpu.txt"
 fi
 
 took=$(($(date +%s) - begin))
