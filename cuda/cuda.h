@@ -38,7 +38,7 @@ typedef struct cuda {
     char *staging[2]; /* pinned, STAGING_BYTES each */
     cudaEvent_t staged[2];
     void *maps; /* gemm_wgmma.cu: what tensor maps were made */
-    int turn; /* which staging buffer is next */
+    int turn;   /* which staging buffer is next */
     repeat_mode graph_mode;
     struct cuda_graphs *graphs; /* graph.c; NULL until something repeats */
 } cuda;
@@ -67,7 +67,7 @@ bool cuda_repeat(dev *d, const char *what, const void *key, size_t bytes);
 void cuda_repeated(dev *d);
 /* Whether the stream may be waited for and copied to: not inside repeated work, where the stream fails. */
 bool cuda_may_wait(dev *d, const char *what);
-bool cuda_may_grow(dev *d); /* the same for memory: not while launches are kept */
+bool cuda_may_grow(dev *d);    /* the same for memory: not while launches are kept */
 void cuda_graphs_drop(dev *d); /* what was kept: its addresses are no longer valid */
 void cuda_graphs_free(cuda *c);
 /* True when the stream has not failed; asks for the dynamic shared memory that the kernel will use. */

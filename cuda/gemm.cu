@@ -63,6 +63,21 @@ static gemm_plan plan_of(const cuda_gemm_job *j, int tiles, int64_t batches, int
     return best;
 }
 
+cuda_gemm_work cuda_gemm_plan(const cuda_gemm_job *j, int arch, int multiprocessors)
+{
+    gemm_plan plan = plan_of(j, arch == 90 ? TILE_COUNT : TILE_WGMMA, 1, multiprocessors);
+    const tile_row *t = &tile_rows[plan.tile];
+    double M = (double)j->M, N = (double)j->N, K = (double)j->K;
+    cuda_gemm_work w;
+    w.tile = plan.tile, w.splits = plan.splits;
+    w.blocks = (double)(ceil_div(j->M, t->bm) * ceil_div(j->N, t->bn) * plan.splits);
+    double rounds = ceil(w.blocks / multiprocessors) * multiprocessors;
+    w.efficiency = M * N * plan.splits / (rounds * t->bm * t->bn);
+    w.flops = 2 * M * N * K;
+    w.bytes = 2 * (M * K + N * K + M * N * (j->r ? 2 : 1)) + (j->bias ? 4 * N : 0);
+    return w;
+}
+
 /* ---- a job ------------------------------------------------------------------------------------------------------------ */
 
 cuda_gemm_job cuda_gemm_job_of(int64_t M, int64_t N, int64_t K)

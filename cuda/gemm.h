@@ -49,6 +49,17 @@ cuda_gemm_job cuda_gemm_job_of(int64_t M, int64_t N, int64_t K);
 void cuda_gemm_weight(cuda_gemm_job *j, tensor w, bool in_out);
 void cuda_gemm(dev *d, const cuda_gemm_job *j);
 
+/* What a 16-bit product of more than 32 rows would be on such a GPU: aligned operands, the weight as rows. */
+typedef struct cuda_gemm_work {
+    int tile, splits;
+    double blocks; /* tiles, times the parts that K is divided into */
+    double
+        efficiency; /* share of the arithmetic of all rounds that is wanted: edges and the last round cost the rest */
+    double flops, bytes; /* bytes: each operand once */
+} cuda_gemm_work;
+#define cuda_gemm_plan CUDA_NAME(gemm_plan)
+cuda_gemm_work cuda_gemm_plan(const cuda_gemm_job *j, int arch, int multiprocessors);
+
 /* Panels are rows (N,K), K contiguous, zero-filled to a multiple of 16 bytes. */
 static inline int64_t cuda_panel_pitch(dtype type, int64_t K)
 {

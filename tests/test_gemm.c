@@ -201,8 +201,82 @@ static void tiles_agree_with_sums_in_double(void)
         }
 }
 
+/* ---- counts: the products of the models on 132 multiprocessors, beside performance.md 1.2 and 1.5 --------------- */
+
+typedef struct layer {
+    const char *name;
+    int64_t M, N, K, times;
+    bool residual;
+    activation act;
+    double flops_per_byte; /* 0: not told there */
+} layer;
+
+typedef struct network {
+    const char *name;
+    double gigaflops,
+        least_efficiency; /* of all layers; of a plan with tiles of 128x256 alone, or what was reached */
+    layer layers[4];
+} network;
+
+static const network networks[] = {
+    { "ViT-B, one image",
+      174.0 + 58.0 + 463.9,
+      0.79,
+      { { "qkv", 4096, 2304, 768, 12, false, ACT_NONE, 0 },
+        { "proj", 4096, 768, 768, 12, true, ACT_NONE, 241 },
+        { "fc1", 4096, 3072, 768, 12, false, ACT_GELU, 0 },
+        { "fc2", 4096, 768, 3072, 12, true, ACT_NONE, 0 } } },
+    { "ViT-H, one image",
+      1288.5 + 429.5 + 3436.0,
+      0.77,
+      { { "qkv", 4096, 3840, 1280, 32, false, ACT_NONE, 0 },
+        { "proj", 4096, 1280, 1280, 32, true, ACT_NONE, 386 },
+        { "fc1", 4096, 5120, 1280, 32, false, ACT_GELU, 0 },
+        { "fc2", 4096, 1280, 5120, 32, true, ACT_NONE, 0 } } },
+    { "GPT-2 large, 438 rows",
+      438 * 1.416,
+      0.51, /* 0.62 with the best of all tiles, says performance.md */
+      { { "qkv", 438, 3840, 1280, 36, false, ACT_NONE, 0 },
+        { "proj", 438, 1280, 1280, 36, true, ACT_NONE, 0 },
+        { "fc1", 438, 5120, 1280, 36, false, ACT_GELU_TANH, 0 },
+        { "fc2", 438, 1280, 5120, 36, true, ACT_NONE, 0 } } },
+};
+
+static void products_of_the_models_fill_132_multiprocessors(void)
+{
+    static const float bias;
+    for (size_t i = 0; i < LENGTH(networks); i++) {
+        double flops = 0, executed = 0;
+        for (int k = 0; k < 4; k++) {
+            const layer *l = &networks[i].layers[k];
+            cuda_gemm_job j = cuda_gemm_job_of(l->M, l->N, l->K);
+            j.bias = &bias;
+            j.r = l->residual ? &bias : NULL;
+            j.act = l->act;
+            j.may_split = true;
+            cuda_gemm_work w = cuda_gemm_plan(&j, 90, 132);
+            printf("%-22s %-5s tile %d, K in %d: %4.0f blocks, %.2f waves, efficiency %.2f, %6.1f MB, %4.0f "
+                   "FLOP/byte\n",
+                   networks[i].name, l->name, w.tile, w.splits, w.blocks, w.blocks / 132, w.efficiency,
+                   w.bytes * 1e-6, w.flops / w.bytes);
+            CHECKF(w.tile >= TILE_WGMMA, "tile %d", w.tile);
+            if (l->flops_per_byte > 0)
+                CHECKF(fabs(w.flops / w.bytes - l->flops_per_byte) <= 0.01 * l->flops_per_byte,
+                       "%s %s: %g FLOP/byte", networks[i].name, l->name, w.flops / w.bytes);
+            flops += (double)l->times * w.flops;
+            executed += (double)l->times * w.flops / w.efficiency;
+        }
+        printf("%-22s all   %.1f GF, efficiency %.3f\n", networks[i].name, flops * 1e-9, flops / executed);
+        CHECKF(fabs(flops * 1e-9 - networks[i].gigaflops) <= 0.001 * networks[i].gigaflops,
+               "%s: %g GF, expected %g", networks[i].name, flops * 1e-9, networks[i].gigaflops);
+        CHECKF(flops / executed >= networks[i].least_efficiency, "%s: efficiency %g, expected %g", networks[i].name,
+               flops / executed, networks[i].least_efficiency);
+    }
+}
+
 int main(int argc, char **argv)
 {
+    RUN(products_of_the_models_fill_132_multiprocessors);
     RUN(tiles_agree_with_sums_in_double);
     return check_done();
 }
