@@ -32,7 +32,7 @@ set(exceptions
   "src/ops/ops.c|cpu cuda@"                        # the list of devices
   "eval/evaluate[_a-z]*.[ch]|model nn ops core data train@" # run a split with a model
   "tools/diff.c|ops core@"                         # the one tool that sees inside
-  "tools/bench.c|model nn ops core data@cblas\\.h" # times what is inside
+  "tools/bench[_a-z]*.[ch]|model nn ops core data train@cblas\\.h" # times what is inside
   "train/comm_mpi.c|@mpi\\.h"
   "train/comm_nccl.c|cuda@nccl\\.h|cuda.*")
 

@@ -291,6 +291,8 @@ struct trial {
     lm lm;
     lm_config lm_config;
     lm_kept lm_kept;
+    lm_rows lm_rows;
+    bool packed; /* only the first PACKED places of the sequences matter */
     sam_config sam;
     mask_decoder decoder;
     masks_kept masks_kept;
@@ -423,16 +425,34 @@ static void twoway_backward(void)
     twoway_gradients(true);
 }
 
+enum { PACKED = 11 }; /* 7 places of the first sequence, 4 of the second */
+
+/* NULL when all matter */
+static const lm_rows *lm_trial_rows(trial *t)
+{
+    static const int32_t place[PACKED] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 },
+                         row[2 * WORDS] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 },
+                         or_zero[2 * WORDS] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 11, 11 };
+    if (!t->packed) return NULL;
+    lm_rows *r = &t->lm_rows;
+    *r = (lm_rows){ pass_ids(&t->b.p, PACKED), pass_ids(&t->b.p, 2 * WORDS), pass_ids(&t->b.p, 2 * WORDS) };
+    dev_put(t->b.d, r->pack, place, sizeof place);
+    dev_put(t->b.d, r->spread, row, sizeof row);
+    dev_put(t->b.d, r->spread_or_zero, or_zero, sizeof or_zero);
+    return r;
+}
+
 static void lm_trial_fwd(trial *t)
 {
-    tensor h = pass_3d(&t->b.p, 2, WORDS, t->lm_config.width), y = pass_3d(&t->b.p, 2, WORDS, t->lm_config.width);
-    tensor ids = pass_ids(&t->b.p, 4), text = pass_2d(&t->b.p, 4, t->lm_config.width);
+    int64_t d = t->lm_config.width, R = t->packed ? PACKED : 2 * WORDS;
+    tensor h = pass_3d(&t->b.p, 2, WORDS, d), y = pass_2d(&t->b.p, R, d);
+    tensor ids = pass_ids(&t->b.p, 4), text = pass_2d(&t->b.p, 4, d);
     dev_put(t->b.d, ids, (int32_t[]){ 3, 0, 3, 5 }, 4 * sizeof(int32_t));
     op_copy(t->b.d, h, t->in[0]);
     lm_embed(&t->b.p, &t->lm, text, ids);
-    op_copy(t->b.d, tensor_slice(h, 1, 3, 2), tensor_reshape3(text, 2, 2, t->lm_config.width));
-    lm_whole_fwd(&t->b.p, &t->lm, y, h, &t->lm_kept);
-    lm_logits(&t->b.p, &t->lm, t->out[0], tensor_reshape2(y, 2 * WORDS, t->lm_config.width));
+    op_copy(t->b.d, tensor_slice(h, 1, 3, 2), tensor_reshape3(text, 2, 2, d));
+    lm_whole_fwd(&t->b.p, &t->lm, y, h, lm_trial_rows(t), &t->lm_kept);
+    lm_logits(&t->b.p, &t->lm, t->out[0], y);
     t->in[2] = y;
     t->in[1] = ids;
 }
@@ -440,19 +460,18 @@ static void lm_trial_fwd(trial *t)
 static void lm_trial_bwd(trial *t)
 {
     int64_t d = t->lm_config.width;
-    tensor dy = pass_3d(&t->b.p, 2, WORDS, d), dtext = pass_2d(&t->b.p, 4, d),
+    tensor dy = pass_2d(&t->b.p, t->in[2].dim[0], d), dtext = pass_2d(&t->b.p, 4, d),
            part = tensor_slice(t->din[0], 1, 3, 2);
-    lm_logits_bwd(&t->b.p, &t->lm, tensor_reshape2(dy, 2 * WORDS, d), t->weight[0],
-                  tensor_reshape2(t->in[2], 2 * WORDS, d));
-    lm_whole_bwd(&t->b.p, &t->lm, t->din[0], dy, &t->lm_kept);
+    lm_logits_bwd(&t->b.p, &t->lm, dy, t->weight[0], t->in[2]);
+    lm_whole_bwd(&t->b.p, &t->lm, t->din[0], dy, t->packed ? &t->lm_rows : NULL, &t->lm_kept);
     op_copy(t->b.d, tensor_reshape3(dtext, 2, 2, d), part);
     lm_embed_bwd(&t->b.p, &t->lm, dtext, t->in[1]);
     op_fill(t->b.d, part, 0); /* the input is overwritten there */
 }
 
-static void lm_gradients(lm_family family, bool tied, bool drop, bool recompute)
+static void lm_gradients(lm_family family, bool tied, bool drop, bool recompute, bool packed)
 {
-    trial t = { .fwd = lm_trial_fwd, .bwd = lm_trial_bwd };
+    trial t = { .fwd = lm_trial_fwd, .bwd = lm_trial_bwd, .packed = packed };
     bench_open(&t.b);
     t.lm_config = small_lm(family, 3);
     t.lm_config.dropout_embd = 0.1;
@@ -469,7 +488,7 @@ static void lm_gradients(lm_family family, bool tied, bool drop, bool recompute)
         t.b.set.n--;
     }
     trial_in(&t, "input", 3, (int64_t[]){ 2, WORDS, 24 });
-    trial_out(&t, "to logits", 2, (int64_t[]){ 2 * WORDS, 11 });
+    trial_out(&t, "to logits", 2, (int64_t[]){ packed ? PACKED : 2 * WORDS, 11 });
     trial_run(&t, family == LM_LLAMA ? "LLaMA" : tied ? "GPT-2, tied" : drop ? "GPT-2 with dropout" : "GPT-2");
     if (tied) t.b.set.n++;
     lm_kept_free(&t.lm_kept);
@@ -479,11 +498,11 @@ static void lm_gradients(lm_family family, bool tied, bool drop, bool recompute)
 
 static void lm_backward(void)
 {
-    lm_gradients(LM_GPT2, false, true, false);
-    lm_gradients(LM_GPT2, true, false, false);
-    lm_gradients(LM_GPT2, false, true, true);
-    lm_gradients(LM_LLAMA, false, false, false);
-    lm_gradients(LM_LLAMA, false, false, true);
+    lm_gradients(LM_GPT2, false, true, false, false);
+    lm_gradients(LM_GPT2, true, false, false, false);
+    lm_gradients(LM_GPT2, false, true, true, true);
+    lm_gradients(LM_LLAMA, false, false, false, true);
+    lm_gradients(LM_LLAMA, false, false, true, false);
 }
 
 /* A SAM of the smallest sizes that still have windows that do not divide the map. */

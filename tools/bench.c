@@ -5,6 +5,7 @@
  *   sca_bench [--json FILE] [--peer COMMAND] [--threads N] [--only WORD] [--trace WHAT]
  *   sca_bench --real SAM LM PRECISION     one photo with 16 boxes; fails above weights + 1.5 GiB of memory
  */
+#include "bench_peer.h"
 #include "model/model.h"
 #include "sca.h"
 
@@ -15,8 +16,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -24,25 +23,6 @@
 
 enum { REGIONS = 16, ROUNDS_MOST = 9, ROUNDS_LEAST = 5, PEERS = 2, THREADS_MOST = 1024 };
 static const double SECONDS_PER_CASE = 12, SECONDS_MOST = 130; /* the second: of the rounds that must be */
-
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_size(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof *v, by_size);
-    return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
-}
 
 /* ---- what the machine reaches: products in registers, plain reads of memory ---------------------------------- */
 
@@ -429,55 +409,6 @@ static sca_status bench_open(bench *b, const config *c)
     return SCA_OK;
 }
 
-/* ---- the peer: another program that times the same thing when asked
- * -------------------------------------------------- */
-
-typedef struct peer {
-    FILE *to, *from; /* NULL: none */
-    pid_t process;
-} peer;
-
-static peer peer_start(const char *command)
-{
-    int to[2], from[2];
-    peer p = { 0 };
-    if (!command || pipe(to) != 0 || pipe(from) != 0) return p;
-    p.process = fork();
-    if (p.process == 0) {
-        dup2(to[0], 0);
-        dup2(from[1], 1);
-        for (int i = 0; i < 2; i++) {
-            close(to[i]);
-            close(from[i]);
-        }
-        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
-        _exit(127);
-    }
-    close(to[0]);
-    close(from[1]);
-    p.to = fdopen(to[1], "w");
-    p.from = fdopen(from[0], "r");
-    return p;
-}
-
-/* Seconds, or NAN when the peer does not do this. */
-static double peer_time(const peer *p, const char *what)
-{
-    char line[64];
-    double seconds;
-    if (!p->to || fprintf(p->to, "%s\n", what) < 0 || fflush(p->to) != 0) return NAN;
-    if (!fgets(line, sizeof line, p->from)) return NAN;
-    line[strcspn(line, "\n")] = 0;
-    return text_to_double(line, &seconds) && seconds > 0 ? seconds : NAN;
-}
-
-static void peer_stop(peer *p)
-{
-    if (p->to) fclose(p->to);
-    if (p->from) fclose(p->from);
-    if (p->process > 0) waitpid(p->process, NULL, 0);
-}
-
 /* ---- running and printing
  * --------------------------------------------------------------------------------------------- */
 
@@ -499,7 +430,7 @@ static sca_status time_case(const bench_case *c, bench *b, machine *m, const pee
         TRY(c->fn(b, c->n));
         double own = now_s() - start;
         for (int i = 0; i < PEERS; i++) {
-            other[i] = asked[i] ? peer_time(p, c->peer[i]) : NAN;
+            other[i] = asked[i] ? peer_ask(p, c->peer[i]) : NAN;
             asked[i] = !isnan(other[i]);
         }
         if (round == 0) continue;

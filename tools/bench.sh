@@ -2,6 +2,9 @@
 # Measures the parts on random weights of real size, in a release build: one table, and JSON in build/bench.json.
 #
 #   tools/bench.sh [--only WORD] [--threads N] [--trace time]   a table; PyTorch's times beside ours where it is installed
+#   tools/bench.sh --train [--only WORD] [--photos FOLDER]
+#                                                training: a step, the mixer, photos, the sum over ranks, the store; with
+#                                                PyTorch, Pillow and torchvision beside ours
 #   tools/bench.sh --real-size                   ViT-B, L and H with GPT-2 large and a 3B model: that they run, and how
 #                                                much memory they take (fails above weights + 1.5 GiB)
 #
@@ -10,7 +13,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 build=${SCA_BUILD_DIR:-build}
-tools/build.sh sca_bench
+tools/build.sh sca_bench sca_bench_train
 
 if [ "${1:-}" = --real-size ]; then
     "$build/sca_bench" --real vit_b gpt2-large f32
@@ -21,6 +24,21 @@ if [ "${1:-}" = --real-size ]; then
 fi
 
 python=${SCA_PYTHON:-python3}
+if [ "${1:-}" = --train ]; then
+    shift
+    photos= was=
+    for word in "$@"; do
+        [ "$was" = --photos ] && photos=$word
+        was=$word
+    done
+    "$python" -c 'import torch, transformers' 2>/dev/null && set -- --peer "$python tests/peer_train.py $photos" "$@"
+    "$build/sca_bench_train" --json "$build/bench_train.json" "$@"
+    command -v mpirun >/dev/null && mpirun --allow-run-as-root -n 2 "$build/sca_bench_train" --reduce
+    folder=$(mktemp -d "$build/store.XXXXXX")
+    trap 'rm -rf "$folder"' EXIT
+    "$build/sca_bench_train" --store "$folder"
+    exit 0
+fi
 if "$python" -c 'import torch, transformers' 2>/dev/null; then
     "$python" -c 'import torch; print("PyTorch", torch.__version__)'
     exec "$build/sca_bench" --json "$build/bench.json" --peer "$python tests/peer_bench.py" "$@"

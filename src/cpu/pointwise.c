@@ -169,23 +169,40 @@ void cpu_fill(dev *d, tensor y, double value)
 /* ---- look-ups and positions ------------------------------------------------------------------------------------
  */
 
+typedef struct look_up {
+    const cpu *c;
+    tensor y, table, ids;
+    int64_t grain;
+} look_up;
+
+static void look_up_row(const look_up *p, float *to, int64_t id)
+{
+    const cpu_kernels *k = p->c->kernels;
+    const tensor *table = &p->table;
+    int64_t C = p->y.dim[1], nr = k->nr;
+    size_t size = dtype_bytes(table->type);
+    const char *from = table->data;
+    if (table->layout == LAYOUT_ROWS) {
+        k->widen(to, table->type, from + (size_t)(id * table->stride[0]) * size, C);
+        return;
+    }
+    from += (size_t)(id / nr * C * nr + id % nr) * size;
+    for (int64_t c = 0; c < C; c++) dtype_convert(DT_F32, to + c, table->type, from + (size_t)(c * nr) * size, 1);
+}
+
+static void look_up_task(void *context, int64_t task, int thread)
+{
+    const look_up *p = context;
+    int64_t from = task * p->grain, to = min64(p->y.dim[0], from + p->grain);
+    const int32_t *ids = p->ids.data;
+    (void)thread;
+    for (int64_t r = from; r < to; r++) look_up_row(p, (float *)p->y.data + r * p->y.stride[0], ids[r]);
+}
+
 void cpu_embedding_fwd(dev *d, tensor y, tensor table, tensor ids)
 {
-    const cpu_kernels *k = cpu_of(d)->kernels;
-    const int32_t *id = ids.data;
-    int64_t C = y.dim[1], nr = k->nr;
-    size_t size = dtype_bytes(table.type);
-    for (int64_t r = 0; r < y.dim[0]; r++) {
-        float *dst = (float *)y.data + r * y.stride[0];
-        const char *src = table.data;
-        if (table.layout == LAYOUT_ROWS) {
-            k->widen(dst, table.type, src + (size_t)(id[r] * table.stride[0]) * size, C);
-            continue;
-        }
-        src += (size_t)(id[r] / nr * C * nr + id[r] % nr) * size;
-        for (int64_t c = 0; c < C; c++)
-            dtype_convert(DT_F32, dst + c, table.type, src + (size_t)(c * nr) * size, 1);
-    }
+    look_up p = { cpu_of(d), y, table, ids, cpu_grain(cpu_of(d), y.dim[0], y.dim[1]) };
+    cpu_parallel(p.c, ceil_div(y.dim[0], p.grain), look_up_task, &p);
 }
 
 typedef struct rope {

@@ -92,8 +92,9 @@ lm_cache lm_cache_new(const pass *p, const lm *m, int64_t rows, int64_t T)
 typedef struct step { /* one call */
     const pass *p;
     const lm *m;
-    int64_t B, T, first;
-    const lm_cache *cache; /* NULL: whole sequences, which see themselves alone */
+    int64_t B, T, first, R; /* R: rows that go through the products */
+    const lm_rows *rows;    /* NULL: all, R is B*T */
+    const lm_cache *cache;  /* NULL: whole sequences, which see themselves alone */
     int64_t row_step;
     tensor index;
     const uint64_t *dropout; /* NULL: none */
@@ -145,25 +146,60 @@ static rope_options rope_at(const step *s)
     return (rope_options){ .first = tensor_given(s->at) ? 0 : s->first, .theta = s->m->config->rope_theta };
 }
 
-/* q,k,v (B*T, ..) of normalised y; q of LLaMA and k are rotated. */
+/* (R,n) -> (B*T,n): t itself where all rows are there */
+static tensor spread(const step *s, tensor t)
+{
+    if (!s->rows) return t;
+    tensor whole = pass_2d(s->p, s->B * s->T, t.dim[1]);
+    op_embedding_fwd(s->p->d, whole, t, s->rows->spread);
+    return whole;
+}
+
+/* Room for gradients (R,n) that are to be spread. */
+static tensor spreadable(const step *s, int64_t n, tensor *with_zero)
+{
+    *with_zero = pass_2d(s->p, s->rows ? s->R + 1 : s->R, n);
+    if (s->rows) op_fill(s->p->d, tensor_slice(*with_zero, 0, s->R, 1), 0);
+    return tensor_slice(*with_zero, 0, 0, s->R);
+}
+
+static void spread_to(const step *s, tensor whole, tensor with_zero)
+{
+    op_embedding_fwd(s->p->d, whole, with_zero, s->rows->spread_or_zero);
+}
+
+/* Room for (B*T,n) that is to be packed into t (R,n): t itself where all rows are there. */
+static tensor packable(const step *s, tensor t) { return s->rows ? pass_2d(s->p, s->B * s->T, t.dim[1]) : t; }
+
+static void pack(const step *s, tensor t, tensor whole)
+{
+    if (s->rows) op_embedding_fwd(s->p->d, t, whole, s->rows->pack);
+}
+
+/* Queries and keys, whole sequences, in place. */
+static void rotate(const step *s, const tensor whole[3])
+{
+    if (s->m->config->family == LM_GPT2) return;
+    tensor q = by_head(s, whole[0], s->m->config->heads), k = by_head(s, whole[1], s->m->config->kv_heads);
+    op_rope_fwd(s->p->d, q, q, s->at, rope_at(s));
+    op_rope_fwd(s->p->d, k, k, s->at, rope_at(s));
+}
+
+/* q,k,v (R, ..) of normalised y */
 static void project(const step *s, const lm_block *b, tensor y, tensor part[3], const pass *keep)
 {
     const lm_config *c = s->m->config;
-    int64_t R = s->B * s->T;
     if (c->family == LM_GPT2) {
-        tensor all = pass_2d(keep, R, 3 * query_width(c));
+        tensor all = pass_2d(keep, s->R, 3 * query_width(c));
         linear_fwd(s->p, &b->qkv, all, y, ACT_NONE, tensor_none());
         split_qkv(all, part);
         return;
     }
     const linear *m[3] = { &b->q, &b->k, &b->v };
     for (int i = 0; i < 3; i++) {
-        part[i] = pass_2d(keep, R, i == 0 ? query_width(c) : key_width(c));
+        part[i] = pass_2d(keep, s->R, i == 0 ? query_width(c) : key_width(c));
         linear_fwd(s->p, m[i], part[i], y, ACT_NONE, tensor_none());
     }
-    tensor q4 = by_head(s, part[0], c->heads), k4 = by_head(s, part[1], c->kv_heads);
-    op_rope_fwd(s->p->d, q4, q4, s->at, rope_at(s));
-    op_rope_fwd(s->p->d, k4, k4, s->at, rope_at(s));
 }
 
 static attention_options attention_at(const step *s, int layer)
@@ -219,19 +255,22 @@ static void attention(const step *s, const lm_block *b, int layer, tensor y, ten
     const pass *p = s->p;
     pass keep = keeping(s, k);
     size_t mark = arena_mark(p->temp);
-    tensor n = pass_2d(p, s->B * s->T, c->width), part[3], keys, values, lse = tensor_none();
+    tensor n = pass_2d(p, s->R, c->width), part[3], whole[3], keys, values, lse = tensor_none();
     norm_fwd(p, &b->norm1, n, x, k ? &k->norm1 : NULL);
     project(s, b, n, part, &keep);
-    seen(s, layer, part[1], part[2], &keys, &values);
-    tensor mixed = pass_2d(&keep, s->B * s->T, query_width(c));
+    for (int i = 0; i < 3; i++) whole[i] = spread(s, part[i]);
+    rotate(s, whole);
+    seen(s, layer, whole[1], whole[2], &keys, &values);
+    tensor mixed = pass_2d(&keep, s->R, query_width(c)), all_mixed = packable(s, mixed);
     if (k) {
         lse = tensor_reshape3(pass_stat(&keep, s->B * c->heads * s->T), s->B, c->heads, s->T);
         k->mixed = mixed;
         k->lse = lse;
         for (int i = 0; i < 3; i++) k->part[i] = part[i];
     }
-    op_attention_fwd(p->d, by_head(s, mixed, c->heads), lse, by_head(s, part[0], c->heads), keys, values, s->index,
-                     attention_at(s, layer));
+    op_attention_fwd(p->d, by_head(s, all_mixed, c->heads), lse, by_head(s, whole[0], c->heads), keys, values,
+                     s->index, attention_at(s, layer));
+    pack(s, mixed, all_mixed);
     add_branch(s, &b->out, y, x, mixed, drop_at(s, c->dropout_resid, layer, DROP_OUT));
     arena_release(p->temp, mark);
 }
@@ -242,7 +281,7 @@ static void feed_forward(const step *s, const lm_block *b, int layer, tensor y, 
     const lm_config *c = s->m->config;
     const pass *p = s->p;
     pass keep = keeping(s, k);
-    int64_t R = s->B * s->T;
+    int64_t R = s->R;
     size_t mark = arena_mark(p->temp);
     tensor n = pass_2d(p, R, c->width);
     dropout_options drop = drop_at(s, c->dropout_resid, layer, DROP_DOWN);
@@ -302,6 +341,7 @@ void lm_fwd(const pass *p, const lm *m, tensor h, int64_t first, const lm_cache 
                .m = m,
                .B = h.dim[0],
                .T = h.dim[1],
+               .R = h.dim[0] * h.dim[1],
                .first = first,
                .cache = cache,
                .row_step = row_step,
@@ -316,6 +356,7 @@ void lm_step(const pass *p, const lm *m, tensor h, tensor at, const lm_cache *ca
                .m = m,
                .B = h.dim[0],
                .T = 1,
+               .R = h.dim[0],
                .first = index.dim[1] - 1,
                .cache = cache,
                .row_step = 1,
@@ -333,12 +374,14 @@ void lm_logits(const pass *p, const lm *m, tensor logits, tensor h)
 
 /* ---- whole sequences, and backward ------------------------------------------------------------------- */
 
-static step whole(const pass *p, const lm *m, tensor h, const lm_kept *k)
+static step whole_step(const pass *p, const lm *m, tensor h, const lm_rows *rows, const lm_kept *k)
 {
     return (step){ .p = p,
                    .m = m,
                    .B = h.dim[0],
                    .T = h.dim[1],
+                   .R = rows ? rows->pack.dim[0] : h.dim[0] * h.dim[1],
+                   .rows = rows,
                    .index = tensor_none(),
                    .at = tensor_none(),
                    .dropout = k && k->drop ? &k->key : NULL };
@@ -353,15 +396,19 @@ static void block_fwd(const step *s, int i, tensor y, tensor x, lm_block_kept *k
     feed_forward(s, &s->m->blocks[i], i, y, between, k);
 }
 
-void lm_whole_fwd(const pass *p, const lm *m, tensor y, tensor h, lm_kept *k)
+void lm_whole_fwd(const pass *p, const lm *m, tensor y, tensor h, const lm_rows *rows, lm_kept *k)
 {
-    step s = whole(p, m, h, k);
-    int64_t R = s.B * s.T, d = m->config->width;
-    tensor x = tensor_reshape2(h, R, d), out = tensor_reshape2(y, R, d);
+    step s = whole_step(p, m, h, rows, k);
+    int64_t R = s.R, d = m->config->width;
+    tensor x = tensor_reshape2(h, s.B * s.T, d);
     pass keep = keeping(&s, k);
     dropout_options drop = drop_at(&s, m->config->dropout_embd, m->config->layers, 0);
     add_positions(&s, h);
     if (drop.rate > 0) op_dropout(p->d, x, x, tensor_none(), drop);
+    if (rows) {
+        tensor all = x;
+        pack(&s, x = pass_2d(&keep, R, d), all);
+    }
     for (int i = 0; i < m->config->layers; i++) {
         tensor next = k ? pass_2d(&keep, R, d) : x;
         size_t mark = k ? arena_mark(p->keep) : 0;
@@ -370,7 +417,7 @@ void lm_whole_fwd(const pass *p, const lm *m, tensor y, tensor h, lm_kept *k)
         if (k && k->recompute) arena_release(p->keep, mark);
         x = next;
     }
-    norm_fwd(p, &m->norm_final, out, x, k ? &k->norm_final : NULL);
+    norm_fwd(p, &m->norm_final, y, x, k ? &k->norm_final : NULL);
 }
 
 /* What a norm gave, made anew where the gradient of a weight needs it. */
@@ -387,7 +434,7 @@ static void feed_forward_bwd(const step *s, const lm_block *b, int layer, tensor
 {
     const lm_config *c = s->m->config;
     const pass *p = s->p;
-    int64_t R = s->B * s->T;
+    int64_t R = s->R;
     size_t mark = arena_mark(p->temp);
     dropout_options drop = drop_at(s, c->dropout_resid, layer, DROP_DOWN);
     tensor dn = pass_2d(p, R, c->width), branch = dy;
@@ -408,20 +455,38 @@ static void feed_forward_bwd(const step *s, const lm_block *b, int layer, tensor
     arena_release(p->temp, mark);
 }
 
-/* dn (R,d) from the gradients of q, k, v. */
-static void project_bwd(const step *s, const lm_block *b, tensor dn, tensor all, tensor part[3], tensor n)
+/* dn (R,d) from the gradients of q, k, v, whole sequences: whole[3], of GPT-2 parts of `all`. */
+static void project_bwd(const step *s, const lm_block *b, tensor dn, tensor all, tensor whole[3], tensor n)
 {
     const lm_config *c = s->m->config;
     if (c->family == LM_GPT2) {
-        linear_bwd(s->p, &b->qkv, dn, all, n, tensor_none());
+        tensor rows = s->rows ? pass_2d(s->p, s->R, all.dim[1]) : all;
+        pack(s, rows, all);
+        linear_bwd(s->p, &b->qkv, dn, rows, n, tensor_none());
         return;
     }
-    tensor q4 = by_head(s, part[0], c->heads), k4 = by_head(s, part[1], c->kv_heads);
+    tensor q4 = by_head(s, whole[0], c->heads), k4 = by_head(s, whole[1], c->kv_heads);
     op_rope_bwd(s->p->d, q4, q4, rope_at(s));
     op_rope_bwd(s->p->d, k4, k4, rope_at(s));
-    linear_bwd(s->p, &b->q, dn, part[0], n, tensor_none());
-    linear_bwd(s->p, &b->k, dn, part[1], n, dn);
-    linear_bwd(s->p, &b->v, dn, part[2], n, dn);
+    const linear *m[3] = { &b->q, &b->k, &b->v };
+    for (int i = 0; i < 3; i++) {
+        tensor rows = s->rows ? pass_2d(s->p, s->R, whole[i].dim[1]) : whole[i];
+        pack(s, rows, whole[i]);
+        linear_bwd(s->p, m[i], dn, rows, n, i ? dn : tensor_none());
+    }
+}
+
+/* The gradients at query, key and value, whole sequences, from dmixed (B*T,H*D). */
+static void mixing_bwd(const step *s, int layer, tensor dwhole[3], tensor dmixed, const lm_block_kept *k)
+{
+    const lm_config *c = s->m->config;
+    tensor whole[3], mixed = spread(s, k->mixed);
+    for (int i = 0; i < 3; i++) whole[i] = spread(s, k->part[i]);
+    if (s->rows) rotate(s, whole);
+    op_attention_bwd(s->p->d, by_head(s, dwhole[0], c->heads), by_head(s, dwhole[1], c->kv_heads),
+                     by_head(s, dwhole[2], c->kv_heads), by_head(s, dmixed, c->heads), by_head(s, mixed, c->heads),
+                     k->lse, by_head(s, whole[0], c->heads), by_head(s, whole[1], c->kv_heads),
+                     by_head(s, whole[2], c->kv_heads), attention_at(s, layer));
 }
 
 /* dy becomes the gradient at norm1's input. */
@@ -429,36 +494,35 @@ static void attention_bwd(const step *s, const lm_block *b, int layer, tensor dy
 {
     const lm_config *c = s->m->config;
     const pass *p = s->p;
-    int64_t R = s->B * s->T;
+    int64_t places = s->B * s->T;
     size_t mark = arena_mark(p->temp);
     dropout_options drop = drop_at(s, c->dropout_resid, layer, DROP_OUT);
-    tensor dn = pass_2d(p, R, c->width), branch = dy, dmixed = pass_2d(p, R, query_width(c)), all, part[3];
+    tensor dn = pass_2d(p, s->R, c->width), branch = dy, all = tensor_none(), dwhole[3], with_zero;
+    tensor rows = spreadable(s, query_width(c), &with_zero), dmixed = packable(s, rows);
     if (drop.rate > 0) op_dropout(p->d, branch = dn, dy, tensor_none(), drop);
-    linear_bwd(p, &b->out, dmixed, branch, k->mixed, tensor_none());
+    linear_bwd(p, &b->out, rows, branch, k->mixed, tensor_none());
+    if (s->rows) spread_to(s, dmixed, with_zero);
     if (c->family == LM_GPT2) {
-        split_qkv(all = pass_2d(p, R, 3 * query_width(c)), part);
+        split_qkv(all = pass_2d(p, places, 3 * query_width(c)), dwhole);
     } else {
-        all = tensor_none();
-        for (int i = 0; i < 3; i++) part[i] = pass_2d(p, R, i == 0 ? query_width(c) : key_width(c));
+        for (int i = 0; i < 3; i++) dwhole[i] = pass_2d(p, places, i == 0 ? query_width(c) : key_width(c));
     }
-    op_attention_bwd(p->d, by_head(s, part[0], c->heads), by_head(s, part[1], c->kv_heads),
-                     by_head(s, part[2], c->kv_heads), by_head(s, dmixed, c->heads), by_head(s, k->mixed, c->heads),
-                     k->lse, by_head(s, k->part[0], c->heads), by_head(s, k->part[1], c->kv_heads),
-                     by_head(s, k->part[2], c->kv_heads), attention_at(s, layer));
+    mixing_bwd(s, layer, dwhole, dmixed, k);
     bool trained =
         linear_trained(&b->qkv) || linear_trained(&b->q) || linear_trained(&b->k) || linear_trained(&b->v);
-    project_bwd(s, b, dn, all, part, normed_again(s, &b->norm1, &k->norm1, trained));
+    project_bwd(s, b, dn, all, dwhole, normed_again(s, &b->norm1, &k->norm1, trained));
     norm_bwd(p, &b->norm1, dy, dn, &k->norm1, dy);
     arena_release(p->temp, mark);
 }
 
-void lm_whole_bwd(const pass *p, const lm *m, tensor dh, tensor dy, lm_kept *k)
+void lm_whole_bwd(const pass *p, const lm *m, tensor dh, tensor dy, const lm_rows *rows, lm_kept *k)
 {
-    step s = whole(p, m, dy, k);
-    int64_t R = s.B * s.T, d = m->config->width;
-    tensor dx = tensor_reshape2(dh, R, d);
+    step s = whole_step(p, m, dh, rows, k);
+    int64_t R = s.R, d = m->config->width;
+    size_t mark = arena_mark(p->temp);
+    tensor whole = tensor_reshape2(dh, s.B * s.T, d), with_zero, dx = rows ? spreadable(&s, d, &with_zero) : whole;
     dropout_options drop = drop_at(&s, m->config->dropout_embd, m->config->layers, 0);
-    norm_bwd(p, &m->norm_final, dx, tensor_reshape2(dy, R, d), &k->norm_final, tensor_none());
+    norm_bwd(p, &m->norm_final, dx, dy, &k->norm_final, tensor_none());
     for (int i = m->config->layers - 1; i >= 0; i--) {
         size_t temp = arena_mark(p->temp), keep = arena_mark(p->keep);
         if (k->recompute) block_fwd(&s, i, pass_2d(p, R, d), k->inputs[i], &k->blocks[i]);
@@ -467,11 +531,13 @@ void lm_whole_bwd(const pass *p, const lm *m, tensor dh, tensor dy, lm_kept *k)
         arena_release(p->keep, keep);
         arena_release(p->temp, temp);
     }
-    if (drop.rate > 0) op_dropout(p->d, dx, dx, tensor_none(), drop);
+    if (rows) spread_to(&s, whole, with_zero);
+    if (drop.rate > 0) op_dropout(p->d, whole, whole, tensor_none(), drop);
     if (tensor_given(m->positions.g)) {
         tensor at = tensor_unsqueeze(tensor_slice(m->positions.g, 0, 0, s.T), 0);
         op_sum(p->d, at, dh, true);
     }
+    arena_release(p->temp, mark);
 }
 
 void lm_embed_bwd(const pass *p, const lm *m, tensor dy, tensor ids)

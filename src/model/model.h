@@ -389,9 +389,15 @@ void lm_step(const pass *p, const lm *m, tensor h, tensor at, const lm_cache *ca
 void lm_embed(const pass *p, const lm *m, tensor y, tensor ids);     /* (R,d) of ids (R) */
 void lm_logits(const pass *p, const lm *m, tensor logits, tensor h); /* (R,V) of h (R,d) */
 
-typedef struct lm_block_kept { /* R = B*T */
+/* The places of whole sequences that matter. The others stand behind all of their sequence that do: nobody sees them. */
+typedef struct lm_rows {
+    tensor pack;           /* (R) I32: the place in B*T of each row */
+    tensor spread;         /* (B*T) I32: the row of each place, 0 of those left out */
+    tensor spread_or_zero; /* the same, R of those left out: a row of zeros behind the others */
+} lm_rows;
+typedef struct lm_block_kept { /* R rows: B*T, or those of lm_rows */
     norm_kept norm1, norm2;    /* (R,d) */
-    tensor part[3];            /* query, key, value, rotated: (R,H*D) (R,G*D) (R,G*D) */
+    tensor part[3];            /* query, key, value: (R,H*D) (R,G*D) (R,G*D), rotated where all rows are there */
     tensor mixed, lse;         /* (R,H*D) (B,H,T) */
     tensor h, up;              /* (R,mlp): before the activation or the gate; up: LLaMA */
 } lm_block_kept;
@@ -405,9 +411,11 @@ typedef struct lm_kept {
 } lm_kept;
 sca_status lm_kept_open(lm_kept *k, const lm *m, bool recompute);
 void lm_kept_free(lm_kept *k); /* accepts a zeroed one */
-/* Whole sequences from their input embeddings h (B,T,d), which get the positions added: y (B,T,d) after the last norm. */
-void lm_whole_fwd(const pass *p, const lm *m, tensor y, tensor h, lm_kept *k);
-void lm_whole_bwd(const pass *p, const lm *m, tensor dh, tensor dy, lm_kept *k); /* dh, dy differ */
+/* Whole sequences from their input embeddings h (B,T,d), which get the positions added: y (R,d) after the last norm, the
+ * rows that are asked for. rows NULL: all, R = B*T. */
+void lm_whole_fwd(const pass *p, const lm *m, tensor y, tensor h, const lm_rows *rows, lm_kept *k);
+/* dh (B,T,d) from dy (R,d), which differs from it. */
+void lm_whole_bwd(const pass *p, const lm *m, tensor dh, tensor dy, const lm_rows *rows, lm_kept *k);
 void lm_embed_bwd(const pass *p, const lm *m, tensor dy, tensor ids);
 void lm_logits_bwd(const pass *p, const lm *m, tensor dh, tensor dlogits, tensor h);
 

@@ -30,12 +30,14 @@ typedef struct lesson {
     pass to;                             /* where lives what is needed to the end */
     int64_t m, n;                        /* regions of an image, sparse tokens of a region */
     int64_t heads, task, tokens, prefix; /* captions of a region; parts of the prefix, and both */
-    int64_t N, T, words;                 /* sequences, their length, of it text */
+    int64_t N, T, words, rows;           /* sequences, their length, of it text; places that matter */
     image_kept *image;                   /* (images) owned */
     lm_kept lm;
     projector_kept project;
     tensor pe, mixed, ids;                 /* (S,C) (B*m, heads*tokens, C) (N*words) */
-    int32_t *text, *target, *label, *back; /* owned: ids (N,words); rows that predict, what; their inverse (N*T) */
+    int32_t *text, *target, *label, *back; /* owned: ids (N,words); rows that predict, what; their inverse (rows) */
+    int32_t *place, *row[2];               /* owned: of lm_rows, (rows) (N*T) */
+    lm_rows packing;
     int64_t targets;
 } lesson;
 
@@ -124,30 +126,47 @@ static void *host(size_t count, size_t size, const char *what, sca_status *statu
     return p;
 }
 
-/* Sequence s is region s / heads. Position prefix - 1 + k predicts label k + 1. */
+/* Sequence s is region s / heads. Position prefix - 1 + k predicts label k + 1. What stands behind the last prediction of
+ * a sequence takes no part. */
+static void list_sequence(lesson *l, int64_t s)
+{
+    int64_t L = l->in->length, needed = 0, first = l->rows;
+    const int32_t *labels = l->in->labels + s / l->heads * (L + 1);
+    for (int64_t p = l->prefix ? l->prefix - 1 : 0; p < l->T; p++) {
+        int32_t label = l->real ? labels[p - l->prefix + 2] : 0; /* on null: all there can be */
+        if (label == -100) continue;
+        for (; needed < p; needed++) l->back[first + needed] = -1;
+        l->back[first + needed++] = (int32_t)l->targets;
+        l->target[l->targets] = (int32_t)(first + p);
+        l->label[l->targets++] = label;
+    }
+    for (int64_t p = 0; p < l->T; p++) {
+        bool there = p < needed;
+        if (there) l->place[first + p] = (int32_t)(s * l->T + p);
+        for (int i = 0; i < 2; i++) l->row[i][s * l->T + p] = there ? (int32_t)(first + p) : -1;
+    }
+    l->rows += needed;
+}
+
 static sca_status list_targets(lesson *l)
 {
     sca_status status = SCA_OK;
-    int64_t L = l->in->length, rows = l->N * l->T;
+    int64_t L = l->in->length, places = l->N * l->T;
+    int32_t **const list[] = { &l->target, &l->label, &l->back, &l->place, &l->row[0], &l->row[1] };
     l->text = host((size_t)(l->N * l->words), sizeof *l->text, "token ids", &status);
-    l->target = host((size_t)rows, sizeof *l->target, "targets", &status);
-    l->label = host((size_t)rows, sizeof *l->label, "targets", &status);
-    l->back = host((size_t)rows, sizeof *l->back, "targets", &status);
+    for (size_t i = 0; i < LENGTH(list); i++) *list[i] = host((size_t)places, sizeof **list[i], "targets", &status);
     TRY(status);
-    for (int64_t i = 0; i < rows; i++) l->back[i] = -1;
     for (int64_t s = 0; s < l->N; s++) {
-        const int32_t *ids = l->in->ids + s / l->heads * L, *labels = l->in->labels + s / l->heads * (L + 1);
-        for (int64_t k = 0; k < l->words && l->real; k++) l->text[s * l->words + k] = ids[k];
-        for (int64_t p = l->prefix ? l->prefix - 1 : 0; p < l->T; p++) {
-            int32_t label = l->real ? labels[p - l->prefix + 2] : 0; /* on null: all there can be */
-            if (label == -100) continue;
-            l->back[s * l->T + p] = (int32_t)l->targets;
-            l->target[l->targets] = (int32_t)(s * l->T + p);
-            l->label[l->targets++] = label;
-        }
+        list_sequence(l, s);
+        for (int64_t k = 0; k < l->words && l->real; k++)
+            l->text[s * l->words + k] = l->in->ids[s / l->heads * L + k];
     }
-    for (int64_t i = 0; i < rows; i++)
+    for (int64_t i = 0; i < l->rows; i++)
         if (l->back[i] < 0) l->back[i] = (int32_t)l->targets; /* a row of zeros behind the others */
+    for (int64_t i = 0; i < places; i++) {
+        if (l->row[0][i] < 0) l->row[0][i] = 0;
+        if (l->row[1][i] < 0) l->row[1][i] = (int32_t)l->rows;
+    }
     return SCA_OK;
 }
 
@@ -252,6 +271,8 @@ static void lesson_close(lesson *l)
     mem_free(l->target);
     mem_free(l->label);
     mem_free(l->back);
+    mem_free(l->place);
+    for (int i = 0; i < 2; i++) mem_free(l->row[i]);
     lm_kept_free(&l->lm);
 }
 
@@ -410,15 +431,15 @@ static sca_status loss_rows(const lesson *l, tensor x, tensor dx, int64_t from, 
     return status;
 }
 
-/* The loss of y (N,T,d); dy, absent if not wanted: its gradient. */
+/* The loss of y (rows,d); dy, absent if not wanted: its gradient. */
 static sca_status loss_of(const lesson *l, tensor dy, tensor y, double *loss)
 {
     const pass *p = &l->r->p;
-    int64_t d = y.dim[2], n = l->targets, rows = l->N * l->T;
+    int64_t d = y.dim[1], n = l->targets;
     size_t mark = arena_mark(p->temp);
     bool back = tensor_given(dy);
     tensor x = pass_2d(p, n, d), dx = back ? pass_2d(p, n + 1, d) : none();
-    op_embedding_fwd(p->d, x, tensor_reshape2(y, rows, d), put_ids(l, p, l->target, n)); /* picks rows */
+    op_embedding_fwd(p->d, x, y, put_ids(l, p, l->target, n)); /* picks rows */
     sca_status status = SCA_OK;
     for (int64_t i = 0; i < n && status == SCA_OK; i += LOGIT_ROWS) {
         int64_t R = n - i < LOGIT_ROWS ? n - i : LOGIT_ROWS;
@@ -426,7 +447,7 @@ static sca_status loss_of(const lesson *l, tensor dy, tensor y, double *loss)
     }
     if (back) {
         op_fill(p->d, tensor_slice(dx, 0, n, 1), 0);
-        op_embedding_fwd(p->d, tensor_reshape2(dy, rows, d), dx, put_ids(l, p, l->back, rows));
+        op_embedding_fwd(p->d, dy, dx, put_ids(l, p, l->back, l->rows));
     }
     arena_release(p->temp, mark);
     return status;
@@ -541,6 +562,16 @@ static void regions_fwd(lesson *l)
     }
 }
 
+/* NULL: all places matter. On null the lists are there, for they may be on the device. */
+static const lm_rows *rows_needed(lesson *l)
+{
+    int64_t places = l->N * l->T;
+    if (l->real && l->rows == places) return NULL;
+    l->packing = (lm_rows){ put_ids(l, &l->to, l->place, l->rows), put_ids(l, &l->to, l->row[0], places),
+                            put_ids(l, &l->to, l->row[1], places) };
+    return &l->packing;
+}
+
 static sca_status words_run(lesson *l, training_result *out)
 {
     const pass *p = &l->r->p;
@@ -549,15 +580,16 @@ static sca_status words_run(lesson *l, training_result *out)
     out->targets = l->targets;
     if (l->targets == 0) return SCA_OK;
     if (l->prefix) regions_fwd(l);
-    tensor h = pass_3d(&l->to, l->N, l->T, d), y = pass_3d(&l->to, l->N, l->T, d);
+    const lm_rows *rows = rows_needed(l);
+    tensor h = pass_3d(&l->to, l->N, l->T, d), y = pass_2d(&l->to, l->rows, d);
     if (l->prefix) put_prefix(l, h);
     put_text(l, h);
-    lm_whole_fwd(p, m, y, h, l->train ? &l->lm : NULL);
-    tensor dy = l->train ? pass_3d(p, l->N, l->T, d) : none();
+    lm_whole_fwd(p, m, y, h, rows, l->train ? &l->lm : NULL);
+    tensor dy = l->train ? pass_2d(p, l->rows, d) : none();
     TRY(loss_of(l, dy, y, &out->loss));
     if (!l->train) return SCA_OK;
     tensor dh = pass_3d(p, l->N, l->T, d);
-    lm_whole_bwd(p, m, dh, dy, &l->lm);
+    lm_whole_bwd(p, m, dh, dy, rows, &l->lm);
     text_bwd(l, dh);
     if (l->prefix) prefix_bwd(l, dh);
     return SCA_OK;
