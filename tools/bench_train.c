@@ -389,16 +389,16 @@ static sca_status embed(void *user, const sca_image *photo, void *out)
     return SCA_OK;
 }
 
-static const char *in_folder(const char *folder, int64_t i, char path[4096])
+static const char *in_folder(const char *folder, int64_t i, char path[CONFIG_TEXT])
 {
-    snprintf(path, 4096, i < 0 ? "%s/bench.h5" : "%s/%lld.raw", folder, (long long)i);
+    snprintf(path, CONFIG_TEXT, i < 0 ? "%s/bench.h5" : "%s/%lld.raw", folder, (long long)i);
     return path;
 }
 
 /* A store of embeddings, and the same in a file each. */
 static sca_status store_files(const char *folder, config_dataset *set)
 {
-    char path[4096];
+    char path[CONFIG_TEXT];
     unsigned char count = 0;
     str table = { 0 };
     prepare_options p = { .threads = 2, .size = 1, .embed = embed, .embedder = &count };
@@ -421,7 +421,7 @@ static sca_status store_files(const char *folder, config_dataset *set)
 
 static sca_status read_all(const dataset *d, const char *folder, void *values, double *store, double *files)
 {
-    char path[4096];
+    char path[CONFIG_TEXT];
     double start = now_s();
     for (int i = 0; i < STORED; i++) TRY(dataset_embedding(d, i, values));
     double middle = now_s();
