@@ -25,7 +25,7 @@ static sca_status take_gpu(cuda *c)
     c->arch = 90;
     c->multiprocessors = 4;
     c->block_shared = 227 << 10;
-    c->memory_bytes = (size_t)80 << 30;
+    if (!c->memory_bytes) c->memory_bytes = (size_t)80 << 30;
     return SCA_OK;
 }
 
@@ -36,8 +36,12 @@ static sca_status open_stream(cuda *c)
 }
 
 static void close_stream(cuda *c) { (void)c; }
-static cudaError_t memory_take(void **p, size_t bytes) { return simt_malloc(p, bytes); }
+static cudaError_t memory_take(cuda *c, void **p, size_t bytes)
+{
+    return bytes > c->memory_bytes - c->taken_bytes ? cudaErrorMemoryAllocation : simt_malloc(p, bytes);
+}
 static void memory_give(void *p) { simt_free(p); }
+static size_t memory_left(const cuda *c) { return c->memory_bytes - c->taken_bytes; }
 static cudaError_t wait_stream(cuda *c)
 {
     (void)c;
@@ -135,8 +139,20 @@ static void close_stream(cuda *c)
     if (c->stream) cudaStreamDestroy(c->stream);
 }
 
-static cudaError_t memory_take(void **p, size_t bytes) { return cudaMalloc(p, bytes); }
+static cudaError_t memory_take(cuda *c, void **p, size_t bytes)
+{
+    (void)c;
+    return cudaMalloc(p, bytes);
+}
 static void memory_give(void *p) { cudaFree(p); }
+static size_t memory_left(const cuda *c)
+{
+    size_t left = 0, whole = 0;
+    (void)c;
+    cudaGetLastError(); /* told by who asks */
+    cudaMemGetInfo(&left, &whole);
+    return left;
+}
 static cudaError_t wait_stream(cuda *c) { return cudaStreamSynchronize(c->stream); }
 
 /* Through pinned memory, two pieces in turn: the caller's bytes are free when this returns, the copies run on. */
@@ -239,6 +255,14 @@ static sca_status take_option(dev *d, cuda *c, const char *text)
         c->graph_mode = GRAPHS_CHECK;
         return SCA_OK;
     }
+    if (text_starts(text, "memory=") && text_to_int(text + 7, 1, INT64_MAX, &n)) {
+        c->memory_bytes = (size_t)n;
+        return SCA_OK;
+    }
+    if (text_starts(text, "fail=") && text[5]) {
+        simt_fail_kernel(text + 5);
+        return SCA_OK;
+    }
     if (text_starts(text, "seed=") && text_to_int(text + 5, 0, INT32_MAX, &n)) {
         simt_configure(&(simt_settings){ .seed = (unsigned)n });
         return SCA_OK;
@@ -248,11 +272,12 @@ static sca_status take_option(dev *d, cuda *c, const char *text)
         return SCA_OK;
     }
     return status_fail(SCA_ERR_ARGUMENT,
-                       "device simt: unknown option '%s', expected act=f32, act=bf16, act=f16, graphs=on, graphs=off, graphs=check, seed=N or count",
+                       "device simt: unknown option '%s', expected act=f32|bf16|f16, graphs=on|off|check, "
+                       "memory=BYTES, fail=KERNEL, seed=N or count",
                        text);
 #else
     return status_fail(SCA_ERR_ARGUMENT,
-                       "device cuda: unknown option '%s', expected index=N, act=f32, act=bf16, act=f16, graphs=on or graphs=off",
+                       "device cuda: unknown option '%s', expected index=N, act=f32|bf16|f16 or graphs=on|off",
                        text);
 #endif
 }
@@ -302,28 +327,26 @@ static void cuda_close(dev *d)
     d->impl = NULL;
 }
 
+static double mib(size_t bytes) { return (double)bytes / (1 << 20); }
+
 static void *cuda_alloc(dev *d, size_t bytes)
 {
+    cuda *c = cuda_of(d);
     void *p = NULL;
-    cudaError_t e = memory_take(&p, bytes);
-    if (e == cudaSuccess) return p;
-#ifndef SIMT
-    cudaGetLastError(); /* told here */
-    size_t left = 0, whole = 0;
-    cudaMemGetInfo(&left, &whole);
-    dev_fail(d, SCA_ERR_MEMORY, "device cuda: out of memory: %zu MiB wanted, %zu of %zu MiB are free", bytes >> 20,
-             left >> 20, whole >> 20);
-#else
-    (void)d;
-#endif
+    if (memory_take(c, &p, bytes) == cudaSuccess) {
+        c->taken_bytes += bytes;
+        return p;
+    }
+    dev_fail(d, SCA_ERR_MEMORY, "device " KIND ": out of memory: %.1f MiB wanted, %.1f of %.1f MiB are free",
+             mib(bytes), mib(memory_left(c)), mib(c->memory_bytes));
     return NULL;
 }
 
 static void cuda_release(dev *d, void *p, size_t bytes)
 {
-    (void)bytes;
     wait_stream(cuda_of(d)); /* kernels may still use it; an error shows at the next sync */
     memory_give(p);
+    cuda_of(d)->taken_bytes -= bytes;
 }
 
 static void cuda_sync(dev *d)
@@ -342,13 +365,17 @@ void *cuda_scratch_of(dev *d, int which, size_t bytes)
     cuda_graphs_drop(d);
     wait_stream(c);
     memory_give(c->scratch[which]);
+    c->taken_bytes -= c->scratch_bytes[which];
     c->scratch[which] = NULL;
     c->scratch_bytes[which] = 0;
     void *p = NULL;
-    if (memory_take(&p, bytes) != cudaSuccess) {
-        dev_fail(d, SCA_ERR_MEMORY, "device " KIND ": out of memory: %zu bytes for scratch", bytes);
+    if (memory_take(c, &p, bytes) != cudaSuccess) {
+        dev_fail(d, SCA_ERR_MEMORY,
+                 "device " KIND ": out of memory: %.1f MiB for scratch, %.1f of %.1f MiB are free", mib(bytes),
+                 mib(memory_left(c)), mib(c->memory_bytes));
         return NULL;
     }
+    c->taken_bytes += bytes;
     c->scratch[which] = p;
     c->scratch_bytes[which] = bytes;
     return p;

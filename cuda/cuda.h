@@ -32,7 +32,8 @@ typedef struct cuda {
     int arch;            /* 80, 90, ... */
     int multiprocessors; /* how many blocks make a wave is a multiple of this */
     size_t block_shared; /* bytes of shared memory that a block may ask for */
-    size_t memory_bytes; /* of the GPU */
+    size_t memory_bytes; /* of the GPU; simt: option memory=BYTES */
+    size_t taken_bytes;  /* by this device: arenas and scratch */
     char *scratch[2];
     size_t scratch_bytes[2];
     char *staging[2]; /* pinned, STAGING_BYTES each */

@@ -22,7 +22,7 @@ static __device__ __forceinline__ u64 key_of(float x, int64_t index)
 {
     if (x == 0) x = 0; /* -0 is no smaller */
     uint32_t bits = __float_as_uint(x);
-    bits = bits >> 31 ? ~bits : bits | 0x80000000u;
+    bits = x != x ? 0 : bits >> 31 ? ~bits : bits | 0x80000000u; /* NaN: below all */
     return (u64)bits << 32 | (uint32_t) ~(uint32_t)index;
 }
 static __device__ __forceinline__ int32_t index_of(u64 key) { return (int32_t) ~(uint32_t)key; }

@@ -549,6 +549,8 @@ const op_case op_cases[] = {
     { OP_argmax_fwd, "I17 F17 A17x129/q", NO_OPTIONS },
     { OP_argmax_fwd, "I17/s - A17x3/sq", NO_OPTIONS },
     { OP_argmax_fwd, "I5 F5 F5x3000", NO_OPTIONS },
+    { OP_argmax_fwd, "I5 F5 A5x129/qn", NO_OPTIONS },
+    { OP_argmax_fwd, "I1 - A1x1/n", NO_OPTIONS },
 
     /* value index x */
     { OP_topk_fwd, "F1x1 I1x1 A1x1", NO_OPTIONS },
@@ -556,6 +558,8 @@ const op_case op_cases[] = {
     { OP_topk_fwd, "F3x17/s I3x17/s A3x17/sq", NO_OPTIONS },
     { OP_topk_fwd, "F5x8 I5x8 F5x3000", NO_OPTIONS },
     { OP_topk_fwd, "F2x128 I2x128 F2x1000", NO_OPTIONS },
+    { OP_topk_fwd, "F5x9 I5x9 A5x129/qn", NO_OPTIONS },
+    { OP_topk_fwd, "F3x100 I3x100 A3x160/n", NO_OPTIONS },
 
     /* index x u */
     { OP_sample_fwd, "I1 A1x1 F1/u", SAMPLE(1, 0, 1) },

@@ -14,6 +14,7 @@
  *   /p  (W) panels as well as rows           /b  values large enough to overflow a careless exponential
  *   /q  values on a coarse grid, so that equal ones occur
  *   /u  values in [0,1)                      /o  values in [-1,1]
+ *   /n  some values are NaN, the first among them
  *   /e  rows of indices end early: -1 from somewhere on, never from the start
  *   /x  rows of four are boxes x1 y1 x2 y2, most of them within 0..100
  *

@@ -51,7 +51,7 @@ static bool read_word(op_plan *p, op_spec *s, const char *word)
         word++;
     }
     if (*word == '/') snprintf(s->views, sizeof s->views, "%s", ++word);
-    return s->ndim > 0 && strspn(s->views, "strpbquoxe") == strlen(s->views) && strlen(word) == strlen(s->views);
+    return s->ndim > 0 && strspn(s->views, "strpbquoxen") == strlen(s->views) && strlen(word) == strlen(s->views);
 }
 
 static bool read_words(op_plan *p, const char *words)
@@ -152,6 +152,8 @@ static bool draw_values(op_plan *p)
         if (!p->values[i]) return false;
         for (int64_t k = 0; k < n; k++)
             p->values[i][k] = k < unique ? draw(p, s, &state) : p->values[i][k - unique];
+        for (int64_t k = 0; strchr(s->views, 'n') && k < n; k++)
+            if (k % 7 == 3 || k % 11 == 0) p->values[i][k] = (double)NAN;
         for (int64_t k = 0; strchr(s->views, 'e') && k < n; k++) {
             int64_t row = k / s->dim[1], keys = 1 + (7 * row + 2) % s->dim[1];
             if (k % s->dim[1] >= keys) p->values[i][k] = -1;

@@ -149,6 +149,68 @@ static void photos(void)
     }
 }
 
+/* A photo three times: its encoder, decoder, mixer and steps are the same work: op by op the first time, kept the second,
+ * started as a whole the third. */
+static void repeated_work_is_the_same(void)
+{
+#ifdef HAVE_SIMT
+    if (absent()) return;
+#ifndef NDEBUG
+    check_skip("slow: three photos on simt, in the release build only");
+    return;
+#endif
+    const char *photo = SCA_SHARED "/data/vg-mini/VG_100K/11813.jpg";
+    str line = { 0 };
+    str_printf(&line,
+               "caption %s %s %s --model " GOLDEN
+               "/models/gpt2-tiny --device simt --format json --box 0,386,168,466",
+               photo, photo, photo);
+    json_t *records = cli_json(str_text(&line));
+    CHECKF(json_array_size(records) == 3, "%zu records", json_array_size(records));
+    for (size_t i = 1; i < json_array_size(records); i++)
+        CHECKF(json_equal(json_object_get(json_array_get(records, i), "tokens"),
+                          json_object_get(json_array_get(records, 0), "tokens")),
+               "time %zu: other tokens", i);
+    json_decref(records);
+    str_free(&line);
+#else
+    check_skip("simt: not built in");
+#endif
+}
+
+#ifdef HAVE_SIMT
+static void expect_failure(const char *more, const char *message)
+{
+    str line = { 0 };
+    str_printf(&line,
+               "caption " SCA_SHARED "/data/vg-mini/VG_100K/11813.jpg --model " GOLDEN
+               "/models/gpt2-tiny --device simt --out " CLI_DIR "/failed.json %s",
+               more);
+    cli_expect(str_text(&line), 1, "", message);
+    CHECKF(!file_exists(CLI_DIR "/failed.json") && !cli_leftovers(CLI_DIR), "%s: nothing is left", more);
+    str_free(&line);
+}
+#endif
+
+/* A GPU without room, and one that fails: what for, what to change, which kernel; and no half-written results. */
+static void gpu_failures_say_why(void)
+{
+#ifdef HAVE_SIMT
+    if (absent()) return;
+    expect_failure("--variants memory=4096", "it was for the weights, ");
+    expect_failure("--variants memory=4096", "of 0.0 MiB are free");
+    expect_failure("--variants memory=4096", "--precision bf16");
+    expect_failure("--variants memory=2900000", "it was for the activations of the image encoder, ");
+    expect_failure("--variants memory=2900000", "a smaller image encoder");
+    expect_failure(
+        "--variants memory=8000000 --beams 64 --box 1,1,90,90 --box 5,5,99,99 --box 1,1,9,9 --box 3,3,50,50",
+        "MiB) of 256 captions");
+    expect_failure("--variants fail=norm_held", "kernel (norm_held<");
+#else
+    check_skip("simt: not built in");
+#endif
+}
+
 /* The GPU's kernels, on the host; half a minute for a photo. */
 static void photos_on_simt(void)
 {
@@ -281,6 +343,8 @@ int main(int argc, char **argv)
 {
     cli_start();
     RUN(photos);
+    RUN(gpu_failures_say_why);
+    RUN(repeated_work_is_the_same);
     RUN(photos_on_simt);
     RUN(prompts);
     RUN(tokenizers);

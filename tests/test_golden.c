@@ -450,7 +450,7 @@ static void check_copy(const char *name, const char *id, bool own)
 {
     photo p;
     if (photo_open(&p, name, id, own)) {
-        CHECK_OK(temp_reserve(p.m, TEMP_BYTES));
+        CHECK_OK(temp_reserve(p.m, TEMP_BYTES, "the activations", HINT_ENCODE));
         if (!own) check_encoder(&p);
         check_decoder(&p);
         check_regions(&p);
@@ -472,7 +472,7 @@ static void check_variant(const char *name)
     if (!have_shared()) return;
     photo p;
     if (photo_open(&p, name, NULL, false)) {
-        CHECK_OK(temp_reserve(p.m, TEMP_BYTES));
+        CHECK_OK(temp_reserve(p.m, TEMP_BYTES, "the activations", HINT_ENCODE));
         check_decoder(&p);
         check_regions(&p);
     }

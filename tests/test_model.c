@@ -373,7 +373,7 @@ static void plan_is_exact(void)
     region_result r[2] = { { 0 } };
     describe_options o = { .masks = true, .captions = true };
     s->width = s->height = s->valid_width = s->valid_height = m->sizes.sam.image; /* as the plan assumes */
-    CHECK_OK(temp_reserve(m, describe));
+    CHECK_OK(temp_reserve(m, describe, "the activations", HINT_ENCODE));
     m->temp.peak = 0;
     model_generation(m)->max_tokens = 7;
     m->sizes.lm.eos = -1; /* nothing ends early, as on null */

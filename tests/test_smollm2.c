@@ -58,7 +58,7 @@ static sca_status open_exported(model **out)
     model_close(fresh);
     TRY(status);
     TRY(open_set(out, (const char *const[]){ "model.path=" EXPORTED, "run.device=cpu", NULL }));
-    return temp_reserve(*out, TEMP_BYTES);
+    return temp_reserve(*out, TEMP_BYTES, "the activations", HINT_ENCODE);
 }
 
 static void remove_exported(void)

@@ -95,6 +95,8 @@ static void put_build(str *s, const json_t *build)
     put_value(s, json_object_get(build, "version"));
     str_put(s, "\ndevices: ");
     put_value(s, json_object_get(build, "devices"));
+    str_put(s, "\nrepeated work: devices cuda (CUDA graphs) and simt start it as a whole; --variants graphs=off: "
+               "op by op");
     str_put(s, "\nbuilt with:\n");
     put_facts(s, json_object_get(build, "libraries"));
 }

@@ -37,6 +37,10 @@ else
     echo "../shared is absent: tests that need it are skipped"
 fi
 tools/build.sh all
+if grep -q '^SCA_CUDA:BOOL=OFF' "$dir/CMakeCache.txt"; then
+    command -v nvcc >/dev/null && why="turned off for this build" || why="no nvcc was found"
+    echo "CUDA SOURCES NOT COMPILED by nvcc ($why): device cuda is absent, its kernels run on device simt alone"
+fi
 # A leak or undefined behaviour must end the test that has it. One test per two cores: most tests use threads.
 export ASAN_OPTIONS="detect_leaks=1:abort_on_error=0:allocator_may_return_null=1"
 export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"

@@ -36,6 +36,9 @@ typedef struct simt_counts {
 void simt_counts_clear(void);
 simt_counts simt_counts_get(void);
 
+/* Every launch of this thread of a kernel whose name holds `part` fails from now on; "": none. */
+void simt_fail_kernel(const char *part);
+
 /* Launches of this thread are kept from begin to end instead of run; the recording is the caller's. */
 typedef struct simt_recording simt_recording;
 cudaError_t simt_record_begin(void);

@@ -43,7 +43,8 @@ static void argmax_task(void *context, int64_t r, int thread)
     int64_t V = p->x.dim[1], best = 0;
     (void)thread;
     float most = p->c->kernels->max(x, V);
-    while (best + 1 < V && x[best] != most) best++;
+    while (best < V && x[best] != most) best++;
+    if (best == V) best = 0; /* nothing but NaN */
     ((int32_t *)p->index.data)[r] = (int32_t)best;
     if (tensor_given(p->out)) ((float *)p->out.data)[r] = x[best];
 }
@@ -53,6 +54,9 @@ void cpu_argmax_fwd(dev *d, tensor index, tensor value, tensor x)
     logits p = { .c = cpu_of(d), .x = x, .out = value, .index = index };
     cpu_parallel(p.c, x.dim[0], argmax_task, &p);
 }
+
+/* NaN is smaller than every number. */
+static bool above(float a, float b) { return a > b || (isnan(b) && !isnan(a)); }
 
 /* The K best so far stay sorted in the outputs; most elements fail against the last of them at once. */
 static void topk_task(void *context, int64_t r, int thread)
@@ -64,9 +68,9 @@ static void topk_task(void *context, int64_t r, int thread)
     int32_t *index = (int32_t *)p->index.data + r * p->index.stride[0];
     (void)thread;
     for (int64_t i = 0; i < V; i++) {
-        if (held == K && !(x[i] > value[K - 1])) continue;
+        if (held == K && !above(x[i], value[K - 1])) continue;
         int64_t at = held < K ? held++ : K - 1;
-        for (; at > 0 && x[i] > value[at - 1]; at--) {
+        for (; at > 0 && above(x[i], value[at - 1]); at--) {
             value[at] = value[at - 1];
             index[at] = index[at - 1];
         }

@@ -35,7 +35,7 @@ typedef struct search {
     tensor h, ids, at, index, logits; /* (N*n,1,d) (N*n) (N*n) (N*n,T) (N*n,V) of the decode step */
     int32_t *rows, *rows_next;        /* (N*n,T): cache row of each position; -1: none yet */
     int32_t *next, *place;            /* (N*n): tokens to feed, and at which position */
-    int steps;                    /* tokens generated so far */
+    int steps;                        /* tokens generated so far */
     /* greedy and sampling */
     bool *done; /* (N) */
     /* beams */
@@ -65,8 +65,8 @@ static sca_status host_memory(search *s)
     s->token_memory = mem_zero(tokens, sizeof *s->token_memory);
     s->top_value = mem_zero(R * K, sizeof *s->top_value);
     s->top_index = mem_zero(R * K, sizeof *s->top_index);
-    if (!s->rows || !s->rows_next || !s->next || !s->place || !s->done || !s->beams || !s->beams_next || !s->finished ||
-        !s->n_finished || !s->token_memory || !s->top_value || !s->top_index)
+    if (!s->rows || !s->rows_next || !s->next || !s->place || !s->done || !s->beams || !s->beams_next ||
+        !s->finished || !s->n_finished || !s->token_memory || !s->top_value || !s->top_index)
         return mem_fail(tokens * sizeof *s->token_memory, "the hypotheses of a search");
     int *at = s->token_memory;
     for (size_t i = 0; i < R; i++, at += 2 * most) {
@@ -136,8 +136,13 @@ static void feed_tokens(search *s)
     dev_put(p->d, s->index, s->rows, (size_t)(R * s->T) * sizeof *s->rows);
     tensor h = tensor_reshape2(s->h, R, s->m->config->width), index = tensor_slice(s->index, 1, 0, keys);
     const void *base = p->temp->base;
-    const int64_t key[] = { (int64_t)(uintptr_t)base, (int64_t)arena_mark(p->temp), (int64_t)(uintptr_t)h.data,
-                            (int64_t)(uintptr_t)s->m->head.v.data, R, s->T, keys };
+    const int64_t key[] = { (int64_t)(uintptr_t)base,
+                            (int64_t)arena_mark(p->temp),
+                            (int64_t)(uintptr_t)h.data,
+                            (int64_t)(uintptr_t)s->m->head.v.data,
+                            R,
+                            s->T,
+                            keys };
     if (!dev_repeat(p->d, "decode step", key, sizeof key)) return;
     lm_embed(p, s->m, h, s->ids);
     lm_step(p, s->m, s->h, s->at, &s->cache, index);

@@ -72,7 +72,13 @@ typedef struct run { /* one call on one device: the real one, or null to measure
 sca_status null_run(model *m, arena *a, run *r);
 run real_run(model *m);
 /* Temporary memory that was measured on the null device (activations f32), on the real one. */
-sca_status temp_reserve(model *m, size_t measured);
+sca_status temp_reserve(model *m, size_t measured, const char *what, const char *advice);
+/* What to change when a device has no room, by what the memory is for. */
+#define HINT_ENCODE                                                                                                \
+    "a smaller image encoder (vit_b) needs less, and so does --device cpu on a machine with more memory"
+#define HINT_DESCRIBE "fewer regions in one call, a smaller generate.beams or generate.max_tokens need less"
+/* Where a tensor is, for the key of dev_repeat. */
+static inline int64_t place_of(tensor t) { return (int64_t)(uintptr_t)t.data; }
 int64_t image_tokens(const model_config *c);
 tensor image_map(arena *a, const model_config *c); /* (S,C) */
 

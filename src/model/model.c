@@ -5,6 +5,7 @@
 #include "model/inside.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- all parameters ---------------------------------------------------------------------------------- */
@@ -179,13 +180,26 @@ static sca_status load(const config *c, model *m)
 
 /* ---- passes ------------------------------------------------------------------------------------------ */
 
+enum { MIB = 1 << 20 };
+
+/* A device without room says how much was wanted; the model adds what for, what it holds already, and what to change. */
+static sca_status take_memory(model *m, size_t bytes, arena *out, const char *what, const char *advice)
+{
+    sca_status status = arena_open(m->d, bytes, out);
+    if (status != SCA_ERR_MEMORY) return status;
+    char why[400];
+    snprintf(why, sizeof why, "%s", sca_last_error());
+    return status_fail(status, "%s; it was for %s, %.1f MiB; the weights hold %.1f MiB; %s", why, what,
+                       (double)bytes / MIB, (double)(m->weights.cap + m->trained.cap) / MIB, advice);
+}
+
 /* Temporary memory that a measured pass took on the null device (activations f32), on the real one. */
-sca_status temp_reserve(model *m, size_t measured)
+sca_status temp_reserve(model *m, size_t measured, const char *what, const char *advice)
 {
     size_t need = measured * dtype_bytes(m->d->kind->act) / sizeof(float) + 4096;
     if (m->temp.cap >= need) return SCA_OK;
     arena_close(&m->temp);
-    return arena_open(m->d, need + need / 8, &m->temp);
+    return take_memory(m, need + need / 8, &m->temp, what, advice);
 }
 
 sca_status null_run(model *m, arena *a, run *r)
@@ -207,7 +221,7 @@ static sca_status place_positions(model *m)
     size_t peak = a.peak;
     arena_close(&a);
     TRY(dev_check(m->null));
-    TRY(temp_reserve(m, peak));
+    TRY(temp_reserve(m, peak, "the activations of the position code", HINT_ENCODE));
     m->pe = image_map(&m->weights, &m->sizes);
     r = real_run(m);
     prompt_dense_pe(&r.p, &r.n->prompt, m->pe);
@@ -219,8 +233,10 @@ sca_status model_place(model *m, bool trained)
     size_t bytes[2], mapped;
     arena *into[2] = { &m->weights, trained ? &m->trained : NULL };
     place_bytes(&m->net.params, &m->from, m->d->kind, m->precision, bytes, &mapped);
-    TRY(arena_open(m->d, bytes[0] + map_bytes(m) + 4096, &m->weights));
-    if (trained) TRY(arena_open(m->d, bytes[1], &m->trained));
+    const char *advice =
+        "run.precision=bf16 (--precision bf16) halves f32 weights, and a smaller model needs fewer";
+    TRY(take_memory(m, bytes[0] + map_bytes(m) + 4096, &m->weights, "the weights", advice));
+    if (trained) TRY(take_memory(m, bytes[1], &m->trained, "the weights that may be trained", advice));
     TRY(place(&m->net.params, &m->from, into, m->precision));
     return place_positions(m);
 }

@@ -5,6 +5,7 @@
 #include "model/inside.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { LM_CACHE_BYTES = 1 << 30 }; /* keys and values of the sequences generated together */
@@ -17,8 +18,13 @@ static void encode_run(const run *r, tensor embedding, tensor base, const float 
     int64_t S = r->c->sam.image;
     tensor x = pass_4d(&r->p, 1, S, S, 3);
     if (pixels) dev_put_f32(r->p.d, x, pixels);
-    sam_encoder_fwd(&r->p, &r->n->encoder, embedding, x, NULL);
-    op_add_fwd(r->p.d, base, embedding, tensor_expand(r->n->prompt.no_mask.v, 0, embedding.dim[0]));
+    tensor no_mask = r->n->prompt.no_mask.v;
+    const int64_t key[] = { place_of(x), place_of(embedding), place_of(base), place_of(no_mask), S };
+    if (dev_repeat(r->p.d, "encoder", key, sizeof key)) {
+        sam_encoder_fwd(&r->p, &r->n->encoder, embedding, x, NULL);
+        op_add_fwd(r->p.d, base, embedding, tensor_expand(no_mask, 0, embedding.dim[0]));
+        dev_repeated(r->p.d);
+    }
     arena_release(r->p.temp, mark);
 }
 
@@ -47,7 +53,7 @@ sca_status scene_open(model *m, const float *pixels, int valid_width, int valid_
     *out = NULL;
     size_t peak;
     TRY(encode_peak(m, &peak));
-    TRY(temp_reserve(m, peak));
+    TRY(temp_reserve(m, peak, "the activations of the image encoder", HINT_ENCODE));
     scene *s = mem_zero(1, sizeof *s);
     if (!s) return mem_fail(sizeof *s, "a scene");
     *s = (scene){ .m = m,
@@ -169,8 +175,22 @@ void decode_tokens(const pass *p, const net *m, const mixer_input *out, const pr
                    tensor pe, twoway_kept *k)
 {
     if (tensor_given(out->sparse)) prompt_sparse_fwd(p, &m->prompt, out->sparse, list);
+    const int64_t key[] = { place_of(out->tokens),
+                            place_of(out->fused),
+                            place_of(out->sparse),
+                            place_of(out->x),
+                            place_of(x),
+                            x.stride[0],
+                            place_of(pe),
+                            out->tokens.dim[0],
+                            out->tokens.dim[1],
+                            x.dim[1],
+                            place_of(m->prompt.no_mask.v),
+                            (int64_t)arena_mark(p->temp) };
+    if (!k && !dev_repeat(p->d, "mask decoder", key, sizeof key)) return;
     mask_decoder_tokens(p, &m->decoder, out->tokens, out->sparse);
     twoway_fwd(p, &m->decoder.transformer, out->fused, out->x, out->tokens, x, pe, k);
+    if (!k) dev_repeated(p->d);
 }
 
 tensor region_boxes(const pass *to, const prompt_token *list, int64_t N, int64_t n)
@@ -213,10 +233,27 @@ static void mix(const run *r, const scene *s, const group *g, const sca_prompt *
     mixer_input in = from->to_mixer;
     tensor y = in.x;
     if (m->rule->raw) in.x = image_input(r, s, g, prompts, y);
+    const int64_t key[] = { place_of(mixed),
+                            place_of(soft),
+                            place_of(y),
+                            place_of(in.tokens),
+                            place_of(in.fused),
+                            place_of(in.sparse),
+                            place_of(in.x),
+                            in.x.stride[0],
+                            place_of(in.embedding),
+                            place_of(in.boxes),
+                            place_of(pe),
+                            mixed.dim[0],
+                            in.tokens.dim[1],
+                            place_of(r->n->prompt.no_mask.v),
+                            (int64_t)arena_mark(r->p.temp) };
+    if (!dev_repeat(r->p.d, "mixer", key, sizeof key)) return;
     mixer_fwd(&r->p, m, mixed, y, &in, pe, NULL);
     int64_t rows = mixed.dim[0] * mixed.dim[1];
     projector_fwd(&r->p, &m->project, tensor_reshape2(soft, rows, soft.dim[2]),
                   tensor_reshape2(mixed, rows, mixed.dim[2]), NULL);
+    dev_repeated(r->p.d);
 }
 
 /* ---- masks ------------------------------------------------------------------------------------------- */
@@ -478,6 +515,19 @@ static bool next_group(const sca_prompt *p, int n, bool *taken, group *g)
     return g->N > 0;
 }
 
+static sca_status reserve_group(model *m, const group *g, size_t peak)
+{
+    char what[160];
+    const lm_config *c = &m->sizes.lm;
+    int at_once = g->N < sequences_at_once(m) ? g->N : sequences_at_once(m);
+    double positions = m->plan.mixer.task_tokens + m->plan.mixer.tokens + m->generation.max_tokens;
+    double cache = 2.0 * c->layers * c->kv_heads * c->head * positions * at_once * m->generation.beams *
+                   (double)dtype_bytes(m->d->kind->act);
+    snprintf(what, sizeof what, "the activations of %d regions and keys and values (%.1f MiB) of %d captions", g->N,
+             cache / (1 << 20), at_once * m->generation.beams);
+    return temp_reserve(m, peak, what, HINT_DESCRIBE);
+}
+
 sca_status scene_describe(scene *s, const sca_prompt *regions, int n, const describe_options *o,
                           region_result *results)
 {
@@ -490,7 +540,7 @@ sca_status scene_describe(scene *s, const sca_prompt *regions, int n, const desc
     for (group g; status == SCA_OK && next_group(regions, n, taken, &g);) {
         size_t peak;
         status = group_peak(s, &g, o, &peak);
-        if (status == SCA_OK) status = temp_reserve(s->m, peak);
+        if (status == SCA_OK) status = reserve_group(s->m, &g, peak);
         run r = real_run(s->m);
         if (status == SCA_OK) status = group_run(&r, s, &g, regions, s->m->pe, o, results);
         progress("describe regions", done += g.N, n);
@@ -580,7 +630,7 @@ sca_status scene_logits(scene *s, const sca_prompt *regions, int n, bool recogni
         size_t peak = a.peak;
         arena_close(&a);
         TRY(status);
-        TRY(temp_reserve(m, peak));
+        TRY(temp_reserve(m, peak, "the activations of a region", HINT_DESCRIBE));
         r = real_run(m);
         TRY(teach_run(&r, s, &g, regions, m->pe, ids + (int64_t)i * L, L, logits + i * rows));
     }

@@ -320,7 +320,8 @@ static sca_status batch(training *t, const training_input *in, bool train, doubl
     *out = (training_result){ 0 };
     TRY(training_check(t, in));
     TRY(measure(t, in, train, &need));
-    TRY(temp_reserve(t->m, need.temp));
+    TRY(temp_reserve(t->m, need.temp, "the activations of a training step",
+                     "a smaller train.batch_images or data.regions_per_image needs less"));
     TRY(keep_reserve(t, need.keep));
     run r = real_run(t->m);
     r.p.keep = &t->keep;

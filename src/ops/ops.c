@@ -222,7 +222,8 @@ static const char *check_attention_fwd(const dev *d, tensor y, tensor lse, tenso
     if (absent(index))
         NEED(k.dim[0] == q.dim[0]);
     else
-        NEED(is_ids(index, 2) && shape2(index, q.dim[0], k.dim[1]) && keys_within(d, index, k.dim[0], q.dim[1] == 1));
+        NEED(is_ids(index, 2) && shape2(index, q.dim[0], k.dim[1]) &&
+             keys_within(d, index, k.dim[0], q.dim[1] == 1));
     NEED(isfinite(o.scale) && is_dropout(o.drop) && (absent(index) || o.drop.rate == 0));
     NEED(!o.causal || k.dim[1] >= q.dim[1]);
     return NULL;

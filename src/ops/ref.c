@@ -536,6 +536,9 @@ void ref_log_softmax_fwd(dev *d, tensor y, tensor x)
     }
 }
 
+/* NaN is smaller than every number. */
+static bool above(double a, double b) { return a > b || (isnan(b) && !isnan(a)); }
+
 void ref_argmax_fwd(dev *d, tensor index, tensor value, tensor x)
 {
     (void)d;
@@ -543,7 +546,7 @@ void ref_argmax_fwd(dev *d, tensor index, tensor value, tensor x)
         const double *from = row1(x, i);
         int64_t best = 0;
         for (int64_t v = 1; v < x.dim[1]; v++)
-            if (from[v] > from[best]) best = v;
+            if (above(from[v], from[best])) best = v;
         *ids1(index, i) = (int32_t)best;
         put_stat(row0(value), i, from[best]);
     }
@@ -554,8 +557,8 @@ static int64_t next_best(const double *x, int64_t n, int64_t last)
 {
     int64_t best = -1;
     for (int64_t i = 0; i < n; i++) {
-        bool after = last < 0 || x[i] < x[last] || (x[i] == x[last] && i > last);
-        if (after && (best < 0 || x[i] > x[best])) best = i;
+        bool after = last < 0 || above(x[last], x[i]) || (!above(x[i], x[last]) && i > last);
+        if (after && (best < 0 || above(x[i], x[best]))) best = i;
     }
     return best;
 }
@@ -567,10 +570,6 @@ void ref_topk_fwd(dev *d, tensor value, tensor index, tensor x)
         int64_t last = -1;
         for (int64_t k = 0; k < value.dim[1]; k++) {
             last = next_best(row1(x, i), x.dim[1], last);
-            if (last < 0) {
-                dev_fail(d, SCA_ERR_ARGUMENT, "op_topk_fwd: row %lld of x is not all numbers (NaN)", (long long)i);
-                return;
-            }
             ids1(index, i)[k] = (int32_t)last;
             row1(value, i)[k] = row1(x, i)[last];
         }
