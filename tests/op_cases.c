@@ -593,7 +593,7 @@ const op_case op_timed[] = {
     { OP_linear_fwd, "A4096x3072 A4096x768 W3072x768/p P3072 -", LINEAR(ACT_GELU, false), "ViT-B fc1" },
     { OP_linear_fwd, "@r A4096x3072 W768x3072/p P768 A4096x768", LINEAR(ACT_NONE, false), "ViT-B fc2" },
     { OP_linear_fwd, "A4096x5120 A4096x1280 W5120x1280/p P5120 -", LINEAR(ACT_GELU, false), "ViT-H fc1" },
-    { OP_linear_fwd, "@r A4096x1280 A4096x5120 W1280x5120/p P1280 A4096x1280", LINEAR(ACT_NONE, false), "ViT-H fc2" },
+    { OP_linear_fwd, "@r A4096x5120 W1280x5120/p P1280 A4096x1280", LINEAR(ACT_NONE, false), "ViT-H fc2" },
     { OP_linear_fwd, "A240x2048 A240x256 W2048x256/p P2048 -", LINEAR(ACT_RELU, false), "mixer mlp, 16 regions" },
     { OP_linear_fwd, "A1x3840 A1x1280 W1280x3840/p P3840 -", LINEAR(ACT_NONE, true), "GPT-2 large qkv, 1 token" },
     { OP_linear_fwd, "A16x3840 A16x1280 W1280x3840/p P3840 -", LINEAR(ACT_NONE, true), "GPT-2 large qkv, 16 tokens" },
