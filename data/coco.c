@@ -204,6 +204,7 @@ static sca_status load(loading *l)
 {
     dataset *d = l->d;
     TRY(rows_file(d, d->set.annotations));
+    if (l->rule->segments) TRY(rows_maps(d));
     TRY(json_stream(d->set.annotations, take_item, l));
     for (size_t i = 0; i < d->n_regions; i++) TRY(link_region(l, (uint32_t)i));
     size_t described = d->n_images;

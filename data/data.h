@@ -123,7 +123,8 @@ typedef struct dataset_counts {
  * warning; a file that breaks its format, and a set without any image, is an error. */
 typedef struct dataset dataset;
 sca_status dataset_open(const config_dataset *set, dataset **out);
-/* The same, and keeps the masks that are annotated (COCO's formats, store) or rendered (synthetic). */
+/* The same, and keeps the masks that are annotated (COCO's formats, refcoco, store) or rendered (synthetic); those of
+ * coco_panoptic are label maps, and without their folder there are none. */
 sca_status dataset_open_masks(const config_dataset *set, dataset **out);
 void dataset_close(dataset *d); /* accepts NULL */
 /* Image number index, from 0 to dataset_count - 1. Decodes nothing. May be called from several threads at once. */
@@ -134,6 +135,8 @@ sca_status dataset_image(const dataset *d, int64_t index, const data_sample *s, 
 /* The mask of a region of that image, filled at the image's size; *found false when it has none. mask_runs_free. */
 sca_status dataset_mask(const dataset *d, int64_t index, const sample_region *r, int width, int height,
                         mask_runs *out, bool *found);
+/* Fails at the first file of masks that is missing. */
+sca_status dataset_check_masks(const dataset *d);
 /* The size of the decoded image, where it is known without decoding: a store, synthetic. */
 bool dataset_size(const dataset *d, int64_t index, int *width, int *height);
 bool dataset_pictures(const dataset *d); /* false: texts, without images and boxes */

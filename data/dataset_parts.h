@@ -104,6 +104,9 @@ void rows_link(dataset *d, uint32_t image, uint32_t region); /* the last one of 
 sca_status rows_keep(dataset *d, bool (*keep)(const image_row *row));
 /* The annotated mask of the region that was appended last, where masks are kept: polygons or run lengths. */
 sca_status rows_mask(dataset *d, const json_t *shape);
+/* Of a region that is not there yet: its place for mask_at. */
+sca_status rows_mask_keep(dataset *d, const json_t *shape, size_t *at);
+sca_status rows_maps(dataset *d); /* masks are label maps: without their folder there are none */
 sca_status rows_mask_runs(const dataset *d, int64_t index, const sample_region *r, int width, int height,
                           mask_runs *out, bool *found);
 sca_status rows_read(const dataset *d, int64_t index, data_sample *out);

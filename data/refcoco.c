@@ -15,6 +15,7 @@ enum {
 typedef struct box_row {
     int32_t xywh[4];
     bool known;
+    size_t mask; /* among the data set's, ROWS_NO_FILE: none */
 } box_row;
 
 typedef struct loading {
@@ -280,7 +281,7 @@ static sca_status take_annotation(loading *l, int64_t index, const json_t *item)
     if (!member_box(item, "bbox", xywh)) return rows_bad(l->d, "annotation", true, id, DATASET_BOX);
     memcpy(box->xywh, xywh, sizeof xywh);
     box->known = true;
-    return SCA_OK;
+    return rows_mask_keep(l->d, json_object_get(item, "segmentation"), &box->mask);
 }
 
 static sca_status take_item(void *user, const char *key, int64_t index, json_t *item)
@@ -310,6 +311,7 @@ static sca_status link_regions(loading *l)
             continue;
         }
         memcpy(region->box, box->xywh, sizeof region->box);
+        if (d->with_masks) d->mask_at[i] = box->mask;
         rows_link(d, l->image_of[i], i);
     }
     TRY(rows_keep(d, has_regions));

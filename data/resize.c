@@ -4,18 +4,10 @@
  * Shrinking widens the triangle, so every source pixel counts.
  */
 #include "data/codec.h"
+#include "data/resize_rows.h"
 
 #include <math.h>
 #include <string.h>
-
-#define WEIGHT_BITS 22 /* 8 bits of pixel and 2 of slack fill an int32 */
-
-/* What each output position sums along one side: taps[i] weights from position first[i] on. */
-typedef struct axis {
-    int *first, *taps;
-    int32_t *weights; /* (outputs, stride) */
-    size_t stride;
-} axis;
 
 static void axis_free(axis *a)
 {
@@ -53,11 +45,11 @@ static sca_status axis_init(int from, int to, axis *a)
 {
     double scale = (double)from / to, widen = scale > 1 ? scale : 1;
     size_t bytes;
-    *a = (axis){ .stride = (size_t)ceil(widen) * 2 + 1 };
+    *a = (axis){ .stride = (size_t)ceil(widen) * 2 + 2 };
     if (!size_mul(a->stride * sizeof(int32_t), (size_t)to, &bytes)) return mem_fail(SIZE_MAX, "resize weights");
     a->first = mem_alloc((size_t)to * sizeof(int));
     a->taps = mem_alloc((size_t)to * sizeof(int));
-    a->weights = mem_alloc(bytes);
+    a->weights = mem_zero((size_t)to, a->stride * sizeof(int32_t));
     if (!a->first || !a->taps || !a->weights) {
         axis_free(a);
         return mem_fail(bytes, "resize weights");
@@ -66,28 +58,20 @@ static sca_status axis_init(int from, int to, axis *a)
     return SCA_OK;
 }
 
-static uint8_t to_byte(int32_t sum)
+static bool has_avx2(void)
 {
-    int32_t v = sum >> WEIGHT_BITS;
-    return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx2");
+#else
+    return false;
+#endif
 }
 
-static void row_across(const uint8_t *in, const axis *a, int width, uint8_t *out)
-{
-    for (int x = 0; x < width; x++) {
-        const uint8_t *p = in + 3 * (size_t)a->first[x];
-        const int32_t *weight = a->weights + (size_t)x * a->stride;
-        int32_t r = 1 << (WEIGHT_BITS - 1), g = r, b = r;
-        for (int k = 0; k < a->taps[x]; k++, p += 3) {
-            r += p[0] * weight[k];
-            g += p[1] * weight[k];
-            b += p[2] * weight[k];
-        }
-        out[3 * x] = to_byte(r);
-        out[3 * x + 1] = to_byte(g);
-        out[3 * x + 2] = to_byte(b);
-    }
-}
+#if defined(__x86_64__)
+#define CHOOSE(name) (has_avx2() ? name##_avx2 : name##_any)
+#else
+#define CHOOSE(name) name##_any
+#endif
 
 static sca_status across(const sca_image *in, int width, sca_image *out)
 {
@@ -98,42 +82,28 @@ static sca_status across(const sca_image *in, int width, sca_image *out)
         sca_image_free(out);
         return status;
     }
-    for (size_t y = 0; y < (size_t)in->height; y++)
-        row_across(in->rgb + y * 3 * (size_t)in->width, &a, width, out->rgb + y * 3 * (size_t)width);
+    resize_across_fn *row = CHOOSE(resize_across);
+    size_t pitch = 3 * (size_t)in->width, height = (size_t)in->height;
+    for (size_t y = 0; y < height; y++)
+        row(in->rgb + y * pitch, (height - y) * pitch, &a, width, out->rgb + y * 3 * (size_t)width);
     axis_free(&a);
     return SCA_OK;
 }
 
-/* One output row; `sum` holds the accumulators of a row, so that each source row is read in one sweep. */
-static void row_down(const sca_image *in, const axis *a, int y, int32_t *restrict sum, uint8_t *restrict out)
-{
-    size_t n = 3 * (size_t)in->width;
-    const int32_t *weight = a->weights + (size_t)y * a->stride;
-    for (size_t i = 0; i < n; i++) sum[i] = 1 << (WEIGHT_BITS - 1);
-    for (int k = 0; k < a->taps[y]; k++) {
-        const uint8_t *restrict p = in->rgb + (size_t)(a->first[y] + k) * n;
-        int32_t w = weight[k];
-        for (size_t i = 0; i < n; i++) sum[i] += p[i] * w;
-    }
-    for (size_t i = 0; i < n; i++) out[i] = to_byte(sum[i]);
-}
-
 static sca_status down(const sca_image *in, int height, sca_image *out)
 {
-    sca_status status;
-    axis a = { 0 };
+    axis a;
     size_t n = 3 * (size_t)in->width;
-    int32_t *sum = NULL;
     TRY(image_alloc(in->width, height, out));
-    TRY_GOTO(done, axis_init(in->height, height, &a));
-    sum = mem_alloc(n * sizeof *sum);
-    if (!sum) TRY_GOTO(done, mem_fail(n * sizeof *sum, "a row of sums"));
-    for (int y = 0; y < height; y++) row_down(in, &a, y, sum, out->rgb + (size_t)y * n);
-done:
-    mem_free(sum);
+    sca_status status = axis_init(in->height, height, &a);
+    if (status != SCA_OK) {
+        sca_image_free(out);
+        return status;
+    }
+    resize_down_fn *row = CHOOSE(resize_down);
+    for (int y = 0; y < height; y++) row(in->rgb, n, &a, y, out->rgb + (size_t)y * n);
     axis_free(&a);
-    if (status != SCA_OK) sca_image_free(out);
-    return status;
+    return SCA_OK;
 }
 
 static sca_status copy(const sca_image *in, sca_image *out)
@@ -194,16 +164,18 @@ static void fill_levels(const double mean[3], const double std[3], float levels[
 
 static void normalise(const sca_image *in, const float levels[3][256], int size, float *out)
 {
-    memset(out, 0, (size_t)size * (size_t)size * 3 * sizeof *out);
-    for (size_t y = 0; y < (size_t)in->height; y++) {
-        const uint8_t *p = in->rgb + y * 3 * (size_t)in->width;
-        float *row = out + y * 3 * (size_t)size;
-        for (size_t i = 0; i < 3 * (size_t)in->width; i += 3) {
+    size_t pitch = 3 * (size_t)size, used = 3 * (size_t)in->width, height = (size_t)in->height;
+    for (size_t y = 0; y < height; y++) {
+        const uint8_t *p = in->rgb + y * used;
+        float *row = out + y * pitch;
+        for (size_t i = 0; i < used; i += 3) {
             row[i] = levels[0][p[i]];
             row[i + 1] = levels[1][p[i + 1]];
             row[i + 2] = levels[2][p[i + 2]];
         }
+        memset(row + used, 0, (pitch - used) * sizeof *row);
     }
+    memset(out + height * pitch, 0, ((size_t)size - height) * pitch * sizeof *out);
 }
 
 sca_status image_pixels(const sca_image *in, int size, const double mean[3], const double std[3], float *out,

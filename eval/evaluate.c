@@ -150,7 +150,6 @@ static sca_status check_settings(const model *m, const config *c)
 static void set_close(eval_set *e)
 {
     dataset_close(e->data);
-    eval_masks_close(e->masks);
     mem_free(e->dir);
     mem_free(e->key);
     *e = (eval_set){ 0 };
@@ -195,8 +194,8 @@ static sca_status check_images(const eval_set *e)
 
 static sca_status set_open(eval_set *e)
 {
-    TRY(dataset_open(e->set, &e->data));
-    TRY(eval_masks_open(e->data, &e->masks));
+    TRY(dataset_open_masks(e->set, &e->data));
+    TRY(dataset_check_masks(e->data));
     e->name = dataset_name(e->data);
     e->dir = path_join(e->c->eval_output, e->name);
     if (!e->dir) return mem_fail(strlen(e->name), "a file name");
@@ -291,19 +290,19 @@ static bool noted(const json_t *entries, const json_t *note)
     return false;
 }
 
-/* What is missing from the scores is said once, not for every set. */
-static void tell_notes(const json_t *entries, const json_t *entry)
+/* What is missing from the scores is said once, not for every set and every evaluation. */
+static void tell_notes(const json_t *told, const json_t *entries, const json_t *entry)
 {
     size_t i;
     json_t *note;
     json_array_foreach(json_object_get(entry, "notes"), i, note)
     {
-        if (!noted(entries, note)) log_warn("%s", json_string_value(note));
+        if (!noted(told, note) && !noted(entries, note)) log_warn("%s", json_string_value(note));
     }
 }
 
 /* One set: open, look what is there, work, join. Every rank comes to the same meetings, also when it failed. */
-static sca_status run_set(eval_set *e, json_t *entries)
+static sca_status run_set(eval_set *e, const json_t *told, json_t *entries)
 {
     eval_parts p = { 0 };
     json_t *entry = NULL;
@@ -318,7 +317,7 @@ static sca_status run_set(eval_set *e, json_t *entries)
     if (e->ranks->rank == 0) {
         status = eval_parts_read(e, &p);
         if (status == SCA_OK) status = eval_join(e, &p, &entry);
-        if (status == SCA_OK) tell_notes(entries, entry);
+        if (status == SCA_OK) tell_notes(told, entries, entry);
         if (status == SCA_OK && json_array_append_new(entries, entry) < 0) status = mem_fail(64, "scores");
     }
     status = comm_agree(e->ranks, status);
@@ -365,13 +364,13 @@ static sca_status finish(const eval_set *sets, const config *c, const json_t *ro
     return status;
 }
 
-static sca_status run_sets(eval_set *sets, model *m, const config *c, comm *ranks, str *scores)
+static sca_status run_sets(eval_set *sets, model *m, const config *c, comm *ranks, const json_t *told, str *scores)
 {
     json_t *root = NULL, *entries = NULL;
     sca_status status = sets_open(sets, m, c, ranks);
     if (status == SCA_OK) status = scores_head(m, c, &root, &entries);
     status = comm_agree(ranks, status);
-    for (size_t i = 0; i < c->n_data_eval && status == SCA_OK; i++) status = run_set(&sets[i], entries);
+    for (size_t i = 0; i < c->n_data_eval && status == SCA_OK; i++) status = run_set(&sets[i], told, entries);
     if (status == SCA_OK) {
         if (ranks->rank == 0) status = finish(sets, c, root, scores);
         status = comm_agree(ranks, status);
@@ -380,7 +379,7 @@ static sca_status run_sets(eval_set *sets, model *m, const config *c, comm *rank
     return status;
 }
 
-sca_status evaluate_run(model *m, const config *c, comm *ranks, str *scores)
+sca_status evaluate_run(model *m, const config *c, comm *ranks, const json_t *told, str *scores)
 {
     TRY(check_settings(m, c));
     eval_set *sets = mem_zero(c->n_data_eval, sizeof *sets);
@@ -388,7 +387,7 @@ sca_status evaluate_run(model *m, const config *c, comm *ranks, str *scores)
     generate_options before = *model_generation(m);
     double patience = ranks->patience_s;
     model_generation_from(c, model_generation(m));
-    sca_status status = run_sets(sets, m, c, ranks, scores);
+    sca_status status = run_sets(sets, m, c, ranks, told, scores);
     *model_generation(m) = before;
     ranks->patience_s = patience;
     for (size_t i = 0; i < c->n_data_eval; i++) set_close(&sets[i]);

@@ -163,11 +163,7 @@ static sca_status put_mask(const work *w, size_t i, str *s)
     put_string(s, "mask", counts);
     str_printf(s, ", \"size\": [%d, %d]", w->height, w->width);
     const sample_region *r = &w->in->regions[w->first + i];
-    if (w->e->masks)
-        status = eval_masks_find(w->e->masks, w->in->image_id, r->id, w->width, w->height, &truth, &annotated);
-    else
-        status = dataset_mask(w->e->data, (int64_t)w->image, r, w->width, w->height, &truth, &annotated);
-    TRY_GOTO(done, status);
+    TRY_GOTO(done, dataset_mask(w->e->data, (int64_t)w->image, r, w->width, w->height, &truth, &annotated));
     if (annotated) {
         str_put(s, ", \"mask-iou\": ");
         json_put_real(s, mask_iou(&runs, &truth, false));

@@ -282,7 +282,33 @@ static const eval_line *line_at(const eval_parts *p, size_t region)
     return NULL;
 }
 
-static sca_status gallery_item(const eval_parts *p, const score_result *r, const choice *c, json_t *list)
+/* A rendered scene, or an image in a store, is no file that a report could show: it is written as one. */
+static sca_status put_picture(const eval_set *e, const json_t *record, json_t *item)
+{
+    const json_t *file = json_object_get(record, "file");
+    int64_t image = json_integer_value(json_object_get(record, "image"));
+    if (!json_is_string(file) || file_exists(json_string_value(file))) return SCA_OK;
+    data_sample sample;
+    sca_image picture = { 0 };
+    str path = { 0 }, ppm = { 0 };
+    TRY(dataset_read(e->data, image, &sample));
+    sca_status status = dataset_image(e->data, image, &sample, NULL, &picture);
+    str_printf(&path, "%s/image-%lld.ppm", e->dir, (long long)image);
+    str_printf(&ppm, "P6 %d %d 255\n", picture.width, picture.height);
+    if (status == SCA_OK) str_put_bytes(&ppm, picture.rgb, 3 * (size_t)picture.width * (size_t)picture.height);
+    if (status == SCA_OK && (path.failed || ppm.failed)) status = mem_fail(ppm.bytes, "a picture");
+    if (status == SCA_OK) status = file_write(str_text(&path), ppm.data, ppm.bytes);
+    if (status == SCA_OK && !set_new(item, "file", json_string(str_text(&path))))
+        status = mem_fail(64, "the gallery");
+    str_free(&ppm);
+    str_free(&path);
+    sca_image_free(&picture);
+    sample_free(&sample);
+    return status;
+}
+
+static sca_status gallery_item(const eval_set *e, const eval_parts *p, const score_result *r, const choice *c,
+                               json_t *list)
 {
     static const char *const kept[] = { "file", "image_id", "region_id",  "box",
                                         "size", "mask",     "candidates", "phrases" };
@@ -296,8 +322,10 @@ static sca_status gallery_item(const eval_parts *p, const score_result *r, const
     set_new(item, "why", json_string(c->why));
     set_new(item, "cider_d", json_real(r->ciders[c->region]));
     for (size_t i = 0; i < LENGTH(kept); i++) json_object_set(item, kept[i], json_object_get(record, kept[i]));
+    status = put_picture(e, record, item);
     json_decref(record);
-    return json_array_append_new(list, item) == 0 ? SCA_OK : mem_fail(64, "the gallery");
+    if (json_array_append_new(list, item) < 0 && status == SCA_OK) status = mem_fail(64, "the gallery");
+    return status;
 }
 
 static sca_status gallery(const eval_set *e, const eval_parts *p, const score_result *r, json_t *entry)
@@ -307,7 +335,7 @@ static sca_status gallery(const eval_set *e, const eval_parts *p, const score_re
     json_t *list = json_array();
     sca_status status = taken && list ? SCA_OK : mem_fail(r->regions, "the gallery");
     size_t n = status == SCA_OK ? choose(r, (uint64_t)e->c->generate_seed, taken, chosen) : 0;
-    for (size_t i = 0; i < n && status == SCA_OK; i++) status = gallery_item(p, r, &chosen[i], list);
+    for (size_t i = 0; i < n && status == SCA_OK; i++) status = gallery_item(e, p, r, &chosen[i], list);
     mem_free(taken);
     if (!set_new(entry, "gallery", list) && status == SCA_OK) status = mem_fail(64, "the gallery");
     return status;

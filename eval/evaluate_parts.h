@@ -10,8 +10,6 @@
  * model and the settings. */
 enum { EVAL_CHUNK = 16, EVAL_MASK_BYTES = 512 << 20 };
 
-typedef struct eval_masks eval_masks; /* below */
-
 typedef struct eval_set { /* one entry of data.eval; borrows the settings */
     const config *c;
     const config_dataset *set;
@@ -21,8 +19,7 @@ typedef struct eval_set { /* one entry of data.eval; borrows the settings */
     char *dir;        /* folder of its files */
     char *key;        /* what decides the results: the first line of every part file */
     dataset *data;
-    eval_masks *masks; /* NULL: the kind has none */
-    size_t images;     /* of the set, at most eval.max_images */
+    size_t images; /* of the set, at most eval.max_images */
 } eval_set;
 
 /* ---- part files (evaluate_files.c) --------------------------------------------------------- */
@@ -55,15 +52,6 @@ bool eval_parts_complete(const eval_parts *p, size_t image);
 /* This rank's file, ready to be appended to. */
 sca_status eval_parts_open(const eval_set *e, const eval_parts *p, file_log **out);
 sca_status eval_parts_remove(const char *dir);
-
-/* ---- annotated masks (evaluate_masks.c) ---------------------------------------------------- */
-
-/* *out NULL: sets of this kind have none. */
-sca_status eval_masks_open(const dataset *d, eval_masks **out);
-/* The mask of a region, filled at the size of its image; *found false when it has none. out: mask_runs_free. */
-sca_status eval_masks_find(const eval_masks *m, int64_t image, int64_t region, int width, int height,
-                           mask_runs *out, bool *found);
-void eval_masks_close(eval_masks *m); /* accepts NULL */
 
 /* ---- one image (evaluate_image.c) ---------------------------------------------------------- */
 

@@ -344,7 +344,7 @@ sca_status sca_evaluate(sca_model *m, const sca_config *c, char **scores)
     *scores = NULL;
     if (!world) TRY(comm_open(false, &alone));
     comm *ranks = world ? world : alone;
-    sca_status status = evaluate_run(m->inner, c, ranks, &text);
+    sca_status status = evaluate_run(m->inner, c, ranks, NULL, &text);
     if (status == SCA_OK && ranks->rank == 0) status = str_take(&text, scores);
     str_free(&text);
     comm_close(alone, false);
@@ -417,6 +417,7 @@ int64_t sca_trainer_done(const sca_trainer *t) { return trainer_done(t->inner); 
 typedef struct hooks { /* between the trainer's hooks and the caller's */
     sca_trainer *t;
     const sca_train_hooks *outer;
+    json_t *told; /* the sets of the last evaluation; NULL: none */
 } hooks;
 
 static void hook_stepped(void *user, const trainer_step *s)
@@ -458,7 +459,7 @@ static sca_status sets_of(const str *scores, json_t **sets, double *loss)
 /* As `sca eval` does, with loss, on the first train.eval_images images of each set. */
 static sca_status hook_evaluate(void *user, int64_t step, const char *dir, json_t **sets, double *loss)
 {
-    const hooks *h = user;
+    hooks *h = user;
     config *c = h->t->c;
     comm *ranks = world ? world : h->t->alone;
     str scores = { 0 };
@@ -471,9 +472,13 @@ static sca_status hook_evaluate(void *user, int64_t step, const char *dir, json_
     for (size_t i = 0; i < c->n_data_eval; i++) c->eval_loss &= strcmp(c->data_eval[i].task, "recognition") != 0;
     ranks->stop = hook_stop;
     ranks->stop_user = user;
-    sca_status status = evaluate_run(h->t->m->inner, c, ranks, &scores);
+    sca_status status = evaluate_run(h->t->m->inner, c, ranks, h->told, &scores);
     ranks->stop = NULL;
     if (status == SCA_OK && ranks->rank == 0) status = sets_of(&scores, sets, loss);
+    if (status == SCA_OK && ranks->rank == 0) {
+        json_decref(h->told);
+        h->told = json_incref(*sets);
+    }
     str_free(&scores);
     return status;
 }
@@ -490,11 +495,12 @@ static sca_status hook_validate(void *user, int64_t step, const char *dir, json_
 sca_status sca_train(sca_trainer *t, const sca_train_hooks *outer, int *complete)
 {
     static const sca_train_hooks none;
-    hooks h = { t, outer ? outer : &none };
+    hooks h = { t, outer ? outer : &none, NULL };
     bool captions = strcmp(t->c->train_objective, "caption") == 0;
     trainer_hooks inner = { &h, hook_stepped, hook_stop, captions ? hook_evaluate : hook_validate };
     bool all = false;
     sca_status status = trainer_run(t->inner, &inner, &all);
+    json_decref(h.told);
     if (complete) *complete = all;
     return status;
 }

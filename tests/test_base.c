@@ -1,5 +1,6 @@
 /* test_base.c - messages, memory, files, text and JSON: what they promise, and how they fail. */
 #include "check.h"
+#include "base/rng.h"
 #include "faults.h"
 
 #include <dirent.h>
@@ -617,7 +618,7 @@ static sca_status parse(const char *text, json_t **out) { return json_parse(text
 static void json_is_strict(void)
 {
     json_t *v;
-    CHECK_FAILS(parse("", &v), SCA_ERR_FORMAT, "FILE: line 1, column 1: is empty");
+    CHECK_FAILS(parse("", &v), SCA_ERR_FORMAT, "FILE: line 1, column 1 (byte 0): is empty");
     CHECK_FAILS(parse(" \n ", &v), SCA_ERR_FORMAT, "line 2");
     CHECK_FAILS(parse("{\"a\": 1,\n  \"a\": 2}", &v), SCA_ERR_FORMAT, "line 2");
     CHECK_FAILS(parse("[1, 2", &v), SCA_ERR_FORMAT, "FILE: line 1");
@@ -816,7 +817,77 @@ static void json_streams(void)
     check_stream("{\"a\": }", "!expected a value");
     check_stream("[nul]", "!invalid token");
     check_stream("[\"\xff\"]", "!unable to decode byte 0xff");
+    check_stream("[{\"a\": NaN, \"b\": [-Infinity, 1]}, {\"a\": 2, \"b\": []}]",
+                 ".0={\"a\":null,\"b\":[null,1]};.1={\"a\":2,\"b\":[]};");
+    check_stream("[NaN1]", "!invalid token");
+    check_stream("[{\"id\": 1}, {\"id\": 2x}]", ".0={\"id\":1};!line 1, column 21 (byte 20)");
     check_stream("[1, false, 2]", ".0=1;.1=false;!s.json: false is refused");
+}
+
+/* Values in turn whose shapes are alike, change, grow and shrink: each is what jansson makes of it. */
+static void json_streams_reuse(void)
+{
+    static const char *const values[] = {
+        "{\"id\":1,\"bbox\":[1.5,-2,3,4e2],\"t\":\"a\"}",
+        "{\"id\":2,\"bbox\":[117.46999999999997,0.1,-0.0,12345678901234567890.5],\"t\":\"longer\"}",
+        "{\"id\":-9223372036854775808,\"bbox\":[],\"t\":\"\"}",
+        "{\"id\":999999999999999999,\"bbox\":[1,2,3,4,5,6,7],\"t\":\"tab\\t\\u00e9\\ud83d\\ude00 \\\"q\\\"\"}",
+        "{\"id\":0,\"t\":\"caf\xc3\xa9 of eight\",\"bbox\":[{\"x\":1},{\"x\":null},{\"x\":[true]}]}",
+        "{\"id\":0,\"t\":\"an\\u0000other\",\"bbox\":[{\"x\":1},{\"x\":{}},{\"y\":[false]}]}",
+        "{\"id\":0.30000000000000004,\"t\":\"\",\"bbox\":[{\"x\":1e-320}]}",
+        "{\"id\":9007199254740993.0,\"t\":\"\",\"bbox\":[0.000000000000000000000000001]}",
+        "{}",
+        "[]",
+        "7",
+        "\"text\"",
+        "{\"id\":1}",
+    };
+    for (size_t from = 0; from < LENGTH(values); from++) {
+        str text = { 0 }, expected = { 0 };
+        str_put(&text, "[");
+        for (size_t i = 0; i < 2 * LENGTH(values); i++) {
+            const char *value = values[(from + i * (1 + from)) % LENGTH(values)];
+            json_t *v;
+            CHECK_OK(json_parse(value, strlen(value), "VALUE", &v));
+            CHECK_OK(list_item(&expected, NULL, (int64_t)i, v));
+            json_decref(v);
+            str_printf(&text, i ? " , %s" : "%s", value);
+        }
+        str_put(&text, "]");
+        check_stream(str_text(&text), str_text(&expected));
+        str_free(&expected);
+        str_free(&text);
+    }
+}
+
+/* Decimal numbers of all lengths: each is the double that strtod makes of it. */
+static sca_status check_real(void *user, const char *key, int64_t index, json_t *item)
+{
+    (void)key, (void)index;
+    char **at = user;
+    double expected = strtod(*at, at);
+    CHECKF(json_number_value(item) == expected, "%.17g, expected %.17g", json_number_value(item), expected);
+    ++*at;
+    return SCA_OK;
+}
+
+static void json_stream_reals(void)
+{
+    str s = { 0 };
+    str_put(&s, "[");
+    for (uint64_t i = 0; i < 20000; i++) {
+        rng_block b = rng_philox(3, i, 0);
+        double x = (double)b.word[0] / 4294967296.0 * pow(10, (int)(b.word[1] % 9) - 3);
+        str_printf(&s, "%s%.*f", i ? "," : "", 1 + (int)(b.word[2] % 24), b.word[3] % 2 ? x : -x);
+    }
+    /* next to the middle of two doubles, and on it */
+    str_put(&s, ",9007199254740993.0,9007199254740993.1,9007199254740992.9,0.50000000000000005,1.0000000000000002,"
+                "4503599627370497.5,4503599627370496.5,4503599627370497.49,0.0,-0.0,0.1,1e3]");
+    CHECK_OK(file_write(in_dir("reals.json"), s.data, s.bytes));
+    char *at = s.data + 1;
+    CHECK_OK(json_stream(in_dir("reals.json"), check_real, &at));
+    CHECK(at == s.data + s.bytes);
+    str_free(&s);
 }
 
 static sca_status json_work(void *user)
@@ -976,6 +1047,8 @@ int main(int argc, char **argv)
     RUN(json_files);
     RUN(json_writers);
     RUN(json_streams);
+    RUN(json_streams_reuse);
+    RUN(json_stream_reals);
     RUN(json_faults);
     snprintf(remove_all, sizeof remove_all, "rm -rf '%s'", dir);
     if (system(remove_all) != 0) return 1;

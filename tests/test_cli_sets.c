@@ -325,6 +325,9 @@ static void rendered_scenes(void)
     double iou = score_of(json_array_get(json_object_get(root, "sets"), 0), "mask-iou");
     CHECKF(iou >= 0 && iou <= 1, "mask-iou %g", iou);
     json_decref(root);
+    char *page = cli_read(RESULTS "/report.html");
+    CHECK(strstr(page, "data:image/jpeg;base64,") && !strstr(page, "class=\"none\""));
+    mem_free(page);
 }
 
 int main(int argc, char **argv)

@@ -6,6 +6,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define COCO SCA_SHARED "/data/coco-mini"
@@ -358,7 +360,7 @@ static void on_log(void *user, sca_level level, const char *message)
 static void bad_coco(void)
 {
     static const int64_t expected[DATASET_REASONS] = {
-        [DATASET_TYPE] = 9,     [DATASET_BOX] = 5,         [DATASET_PATH] = 4,
+        [DATASET_TYPE] = 9,     [DATASET_BOX] = 6,         [DATASET_PATH] = 4,
         [DATASET_REPEATED] = 2, [DATASET_NO_CATEGORY] = 1, [DATASET_NO_IMAGE] = 5
     };
     put_file("bad.json",
@@ -374,6 +376,7 @@ static void bad_coco(void)
              "{\"id\": 4, \"image_id\": 1, \"category_id\": 1, \"bbox\": [0, 0, \"1\", 1]},"
              "{\"id\": 5, \"image_id\": 1, \"category_id\": 1, \"bbox\": [0, 1e300, 1, 1]},"
              "{\"id\": 6, \"image_id\": 1, \"category_id\": 1},"
+             "{\"id\": 15, \"image_id\": 1, \"category_id\": 1, \"bbox\": [NaN, 0, 1, -Infinity]},"
              "{\"id\": 7, \"image_id\": 1, \"category_id\": 2, \"bbox\": [0, 0, 1, 1]},"
              "{\"id\": 8, \"image_id\": 1, \"category_id\": null, \"bbox\": [0, 0, 1, 1]},"
              "{\"id\": 9, \"image_id\": 1.5, \"category_id\": 1, \"bbox\": [0, 0, 1, 1]},"
@@ -393,7 +396,7 @@ static void bad_coco(void)
     for (int r = 0; r < DATASET_REASONS; r++)
         CHECKF(c->by_reason[r] == expected[r], "%s: %lld, expected %lld", dataset_reason_text((dataset_reason)r),
                (long long)c->by_reason[r], (long long)expected[r]);
-    CHECK(c->bad == 26 && n_warnings == 6);
+    CHECK(c->bad == 27 && n_warnings == 6);
     CHECKF(strstr(last_warning, "bad.json") && strstr(last_warning, "coco"), "warning: %s", last_warning);
     dataset_bad bad = dataset_bad_at(d, 0);
     CHECK(strcmp(bad.file, "bad.json") == 0 && strcmp(bad.what, "image") == 0 && bad.has_id && bad.id == 1);
@@ -772,6 +775,84 @@ static void large(void)
     dataset_close(d);
 }
 
+/* ---- annotation files of any size ------------------------------------------------------------------------------- */
+
+static double megabytes_of(const char *row)
+{
+    char line[256];
+    double kb = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, row, strlen(row)) == 0) kb = strtod(line + strlen(row) + 1, NULL);
+    if (f) fclose(f);
+    return kb / 1024;
+}
+
+/* Like Objects365's: images, boxes with 17 digits, members nobody reads; about `bytes` long. */
+static bool put_objects(const char *path, size_t bytes)
+{
+    FILE *f = fopen(path, "w");
+    size_t images = bytes / 3200, n = 0;
+    if (!CHECK(f != NULL)) return false;
+    fprintf(f, "{\"images\":[");
+    for (size_t i = 0; i < images; i++)
+        fprintf(f,
+                "%s{\"height\":512,\"id\":%zu,\"license\":5,\"width\":769,\"file_name\":\"images/v1/patch8/"
+                "objects365_v1_%08zu.jpg\",\"url\":\"\"}",
+                i ? "," : "", i, i);
+    fprintf(f, "],\"annotations\":[");
+    for (size_t i = 0; i < images; i++)
+        for (int k = 0; k < 14; k++, n++)
+            fprintf(f,
+                    "%s{\"id\":%zu,\"iscrowd\":0,\"isfake\":0,\"area\":%.13f,\"isreflected\":0,\"bbox\":[%.17g,%."
+                    "17g,%.17g,%.17g],\"image_id\":%zu,\"category_id\":%zu}",
+                    n ? "," : "", n, 1791.2549 + (double)n, 0.1 + (double)(n % 700), 1.0 / 3 + (double)(n % 400),
+                    48.1, 37.7, i, n % 365);
+    fprintf(f, "],\"categories\":[");
+    for (int i = 0; i < 365; i++) fprintf(f, "%s{\"name\":\"thing %d\",\"id\":%d}", i ? "," : "", i, i);
+    fprintf(f, "]}");
+    return CHECK(fclose(f) == 0);
+}
+
+/* Reads it in a process of its own: what it needed at most, above what it holds at the end. */
+static void read_objects(const char *path, double bound)
+{
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        dataset *d = NULL;
+        struct timespec from, to;
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
+        config_dataset set = set_of("objects365", path, folder, "");
+        sca_status status = dataset_open(&set, &d);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
+        double held = megabytes_of("VmRSS:"), peak = megabytes_of("VmHWM:"),
+               s = (double)(to.tv_sec - from.tv_sec) + 1e-9 * (double)(to.tv_nsec - from.tv_nsec);
+        printf("%lld regions: %.2f s of CPU time, index %.0f MB, peak %.0f MB above it\n",
+               status == SCA_OK ? (long long)dataset_counted(d)->regions : -1LL, s, held, peak - held);
+        fflush(NULL);
+        _exit(status != SCA_OK ? 1 : peak - held > bound ? 2 : 0);
+    }
+    int code = -1;
+    CHECK(child > 0 && waitpid(child, &code, 0) == child);
+    CHECKF(code == 0, "exit %d: 1 means that it was not read, 2 that it needed more than %g MB", code >> 8, bound);
+}
+
+/* Here 60 MB below a bound that the file itself would break; any size by SCA_TEST_ANNOTATIONS_MB. */
+static void memory_is_bounded(void)
+{
+    const char *size = getenv("SCA_TEST_ANNOTATIONS_MB");
+    double mb = size ? strtod(size, NULL) : 60;
+#if defined(__SANITIZE_ADDRESS__)
+    check_skip("memory: the sanitizer keeps what is freed");
+#else
+    if (put_objects(in_folder("objects.json"), (size_t)(mb * 1e6)))
+        read_objects(in_folder("objects.json"), size ? 300 : 40);
+    unlink(in_folder("objects.json"));
+#endif
+    (void)mb;
+}
+
 int main(int argc, char **argv)
 {
     if (!mkdtemp(folder)) return 1;
@@ -793,6 +874,7 @@ int main(int argc, char **argv)
     RUN(faults);
     RUN(threads);
     RUN(large);
+    RUN(memory_is_bounded);
     clean();
     return check_done();
 }

@@ -1,6 +1,8 @@
 /* test_image.c - images: pixels equal to Pillow's, limits, damage, failing memory and files. */
 #include "check.h"
+#include "base/rng.h"
 #include "data/data.h"
+#include "data/resize_rows.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -189,6 +191,76 @@ static void resize_equals_pillow(void)
 {
     check_resizes(GOLDEN "resize_small.json");
     if (has_shared()) check_resizes(SCA_SHARED "/golden/image/resize_small.json");
+}
+
+static uint32_t below(uint64_t *r, uint32_t most) { return rng_philox(11, ++*r, 0).word[0] % most; }
+
+/* Weights that sum to one at most, at random places; what follows them up to the stride is 0. */
+static axis random_axis(uint64_t *r, int from, int to)
+{
+    int most = 1 + (int)below(r, from < 9 ? (uint32_t)from : 9);
+    axis a = { .stride = (size_t)most + 2 - (size_t)most % 2 };
+    a.first = mem_zero((size_t)to, sizeof *a.first);
+    a.taps = mem_zero((size_t)to, sizeof *a.taps);
+    a.weights = mem_zero((size_t)to * a.stride, sizeof *a.weights);
+    for (int i = 0; i < to; i++) {
+        a.taps[i] = i + 1 < to ? 1 + (int)below(r, (uint32_t)most) : most;
+        a.first[i] = (int)((int64_t)(from - most) * i / (to > 1 ? to - 1 : 1));
+        for (int k = 0; k < a.taps[i]; k++)
+            a.weights[(size_t)i * a.stride + (size_t)k] =
+                (int32_t)below(r, (1u << WEIGHT_BITS) / (uint32_t)a.taps[i] + 1);
+    }
+    return a;
+}
+
+static void axis_close(axis *a)
+{
+    mem_free(a->first);
+    mem_free(a->taps);
+    mem_free(a->weights);
+}
+
+/* Random axes over pictures of odd sizes in memory of exactly their size: every way of summing gives the same bytes. */
+static void resize_units_agree(void)
+{
+#if defined(__x86_64__)
+    if (!__builtin_cpu_supports("avx2")) {
+        check_skip("avx2: this machine has none");
+        return;
+    }
+    uint64_t r = 0;
+    for (int round = 0; round < 300; round++) {
+        int from = 1 + (int)below(&r, 90), to = 1 + (int)below(&r, 90), rows = 1 + (int)below(&r, 5);
+        sca_image in, a, b;
+        CHECK_OK(image_alloc(from, rows, &in));
+        for (size_t i = 0; i < bytes_of(&in); i++) in.rgb[i] = (uint8_t)below(&r, 256);
+        axis across = random_axis(&r, from, to), down = random_axis(&r, rows, 3);
+        CHECK_OK(image_alloc(to, 1, &a));
+        CHECK_OK(image_alloc(to, 1, &b));
+        for (size_t y = 0; y < (size_t)rows; y++) {
+            const uint8_t *row = in.rgb + y * 3 * (size_t)from;
+            resize_across_any(row, bytes_of(&in) - y * 3 * (size_t)from, &across, to, a.rgb);
+            resize_across_avx2(row, bytes_of(&in) - y * 3 * (size_t)from, &across, to, b.rgb);
+            CHECK(memcmp(a.rgb, b.rgb, bytes_of(&a)) == 0);
+        }
+        sca_image_free(&a);
+        sca_image_free(&b);
+        CHECK_OK(image_alloc(from, 1, &a));
+        CHECK_OK(image_alloc(from, 1, &b));
+        for (int y = 0; y < 3; y++) {
+            resize_down_any(in.rgb, 3 * (size_t)from, &down, y, a.rgb);
+            resize_down_avx2(in.rgb, 3 * (size_t)from, &down, y, b.rgb);
+            CHECK(memcmp(a.rgb, b.rgb, bytes_of(&a)) == 0);
+        }
+        axis_close(&across);
+        axis_close(&down);
+        sca_image_free(&a);
+        sca_image_free(&b);
+        sca_image_free(&in);
+    }
+#else
+    check_skip("avx2: another kind of machine");
+#endif
 }
 
 static void check_gray(const json_t *v)
@@ -496,6 +568,7 @@ int main(int argc, char **argv)
     RUN(preprocess_equals_pillow);
     RUN(preprocess_of_photos_equals_pillow);
     RUN(resize_equals_pillow);
+    RUN(resize_units_agree);
     RUN(variants_equal_pillow);
     RUN(targets);
     RUN(truncation_is_an_error);

@@ -102,6 +102,8 @@ typedef struct file_view {
 } file_view;
 sca_status file_map(const char *path, file_view *out);
 void file_unmap(file_view *v); /* accepts an empty view */
+/* These bytes are not needed for now: they no longer count as memory, and are read again when they are looked at. */
+void file_forget(const file_view *v, size_t from, size_t bytes);
 /* Whole file in memory with a closing 0 byte not counted in *bytes; refused above `limit`. Caller: mem_free. */
 sca_status file_read(const char *path, size_t limit, char **data, size_t *bytes);
 bool file_exists(const char *path); /* a regular file (links followed) */
@@ -210,8 +212,10 @@ void json_put_real(str *s,
                    double value); /* the fewest digits, up to 17, that read back equal; null when not finite */
 
 /* Files of any size: every element of a top-level array, or of an array that is a member of the top-level object, is
- * handed over as one value, in file order, and freed after the call. Other members of a top-level object come with
- * index -1. Memory: one element at a time. A message of the callback gets the file name put in front. */
+ * handed over as one value, in file order. Other members of a top-level object come with index -1. The value and what
+ * is in it is borrowed: to be kept, it needs a json_incref. Memory: one element at a time; the pages of the file that
+ * lie behind are given back. NaN and infinite numbers, which Python writes and JSON has not, are null. A message of the
+ * callback gets the file name put in front. */
 typedef sca_status json_item_fn(void *user, const char *key_or_null, int64_t index, json_t *item);
 sca_status json_stream(const char *path, json_item_fn *fn, void *user);
 

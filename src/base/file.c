@@ -131,6 +131,13 @@ void file_unmap(file_view *v)
     *v = (file_view){ 0 };
 }
 
+void file_forget(const file_view *v, size_t from, size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), first = (from + page - 1) / page * page;
+    size_t end = (from + bytes) / page * page; /* whole pages only */
+    if (first < end && end <= v->bytes) madvise((void *)(v->data + first), end - first, MADV_DONTNEED);
+}
+
 sca_status file_read(const char *path, size_t limit, char **data, size_t *bytes)
 {
     int fd;

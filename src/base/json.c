@@ -1,6 +1,5 @@
-/* json.c - JSON by jansson. Files of any size are cut into elements here, and jansson reads one at a time, so that
- * small and large files obey the same rules. */
-#include "base/base.h"
+/* json.c - JSON by jansson: small documents, members, writers. Large files: json_stream.c. */
+#include "base/json_scan.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -16,7 +15,7 @@ enum { SMALL_BYTES = 1 << 30 }; /* json_open: tokenizer.json of large vocabulari
  * a number cannot be kept an assertion of its own ends the program. Such a text grows in powers of two: when memory is
  * short these few small blocks come from a pool, the value read is refused all the same. */
 enum { POOL_BYTES = 8192, POOL_LEAST = 16, POOL_MOST = 1024 };
-enum { NUMBER_BYTES = 400 }; /* no finite double needs more; so its text stays below POOL_MOST */
+/* NUMBER_BYTES: no finite double needs more; so its text stays below POOL_MOST */
 
 static _Thread_local bool no_memory, loading;
 static _Thread_local size_t pool_used;
@@ -48,7 +47,7 @@ static void take_allocator(void)
     if (allocate == malloc && release == free) json_set_alloc_funcs(counted_alloc, counted_free);
 }
 
-static void prepare(void)
+void json_prepare(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, take_allocator);
@@ -58,22 +57,14 @@ static void prepare(void)
 
 /* ---- where values end -------------------------------------------------------------------------------- */
 
-typedef struct scan {
-    const char *text, *name; /* name: for messages */
-    size_t bytes, at;
-} scan;
-
-static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
-
-static void skip_space(scan *s)
+void scan_space(scan *s)
 {
-    while (s->at < s->bytes && is_space(s->text[s->at])) s->at++;
+    while (s->at < s->bytes && scan_is_space(s->text[s->at])) s->at++;
 }
 
-/* The character at the next token, 0 at the end of the text. */
-static char peek(scan *s)
+char scan_peek(scan *s)
 {
-    skip_space(s);
+    scan_space(s);
     return s->at < s->bytes ? s->text[s->at] : 0;
 }
 
@@ -87,43 +78,41 @@ static void locate(const scan *s, size_t at, size_t *line, size_t *column)
             ++*column;
 }
 
-static sca_status fail_at(const scan *s, size_t at, const char *what)
+sca_status scan_fail(const scan *s, size_t at, const char *what)
 {
     size_t line, column;
     locate(s, at, &line, &column);
-    return status_fail(SCA_ERR_FORMAT, "%s: line %zu, column %zu: %s", s->name, line, column, what);
+    return status_fail(SCA_ERR_FORMAT, "%s: line %zu, column %zu (byte %zu): %s", s->name, line, column, at, what);
 }
 
-static void skip_string(scan *s)
+void scan_string(scan *s)
 {
     for (s->at++; s->at < s->bytes && s->text[s->at] != '"'; s->at++)
         if (s->text[s->at] == '\\') s->at++;
     s->at = s->at < s->bytes ? s->at + 1 : s->bytes;
 }
 
-/* Steps over one value. Only its end is found and its depth bounded (`around`: levels that enclose it); whether it
- * is right is for jansson to say. */
-static sca_status skip_value(scan *s, size_t around)
+sca_status scan_value(scan *s, size_t around)
 {
     size_t depth = 0;
-    skip_space(s);
+    scan_space(s);
     while (s->at < s->bytes) {
         char c = s->text[s->at];
         if (c == '"') {
-            skip_string(s);
+            scan_string(s);
         } else if (c == '[' || c == '{') {
-            if (++depth + around > JSON_DEPTH) return fail_at(s, s->at, "nested too deeply");
+            if (++depth + around > JSON_DEPTH) return scan_fail(s, s->at, "nested too deeply");
             s->at++;
         } else if (c == ']' || c == '}') {
             if (depth == 0) return SCA_OK;
             depth--;
             s->at++;
-        } else if (depth == 0 && (c == ',' || c == ':' || is_space(c))) {
+        } else if (depth == 0 && (c == ',' || c == ':' || scan_is_space(c))) {
             return SCA_OK;
         } else {
             size_t from = s->at++;
             while (s->at < s->bytes && s->text[s->at] && !strchr("\",:[]{} \t\r\n", s->text[s->at])) s->at++;
-            if (s->at - from > NUMBER_BYTES) return fail_at(s, from, "a number or word too long to be one");
+            if (s->at - from > NUMBER_BYTES) return scan_fail(s, from, "a number or word too long to be one");
             continue;
         }
         if (depth == 0) return SCA_OK;
@@ -140,14 +129,13 @@ static sca_status fail_again(const scan *s, size_t at)
     char what[128];
     snprintf(what, sizeof what, "duplicate object key '%.*s'", (int)(end - from < 96 ? end - from : 96),
              s->text + from);
-    return fail_at(s, at, what);
+    return scan_fail(s, at, what);
 }
 
-/* The value that is s->text[begin..s->at). */
-static sca_status load(const scan *s, size_t begin, json_t **out)
+sca_status scan_load(const scan *s, size_t begin, json_t **out)
 {
     json_error_t error;
-    prepare();
+    json_prepare();
     loading = true;
     *out = json_loadb(s->text + begin, s->at - begin, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL,
                       &error);
@@ -159,7 +147,7 @@ static sca_status load(const scan *s, size_t begin, json_t **out)
         return mem_fail(s->at - begin, s->name);
     size_t at = error.position > 0 ? (size_t)error.position - 1 : 0;
     if (json_error_code(&error) == json_error_duplicate_key) return fail_again(s, begin + at);
-    return fail_at(s, begin + at, error.text);
+    return scan_fail(s, begin + at, error.text);
 }
 
 /* ---- small documents --------------------------------------------------------------------------------- */
@@ -168,11 +156,11 @@ sca_status json_parse(const char *text, size_t bytes, const char *name, json_t *
 {
     *out = NULL;
     scan s = { .text = text, .name = name, .bytes = bytes };
-    if (peek(&s) == 0 && s.at == bytes) return fail_at(&s, s.at, "is empty, expected a JSON value");
+    if (scan_peek(&s) == 0 && s.at == bytes) return scan_fail(&s, s.at, "is empty, expected a JSON value");
     size_t begin = s.at;
-    TRY(skip_value(&s, 0));
+    TRY(scan_value(&s, 0));
     s.at = bytes; /* what follows the value is jansson's to refuse */
-    return load(&s, begin, out);
+    return scan_load(&s, begin, out);
 }
 
 sca_status json_open(const char *path, json_t **out)
@@ -202,7 +190,7 @@ sca_status json_save(const char *path, const json_t *value)
 {
     dump d = { .status = SCA_OK };
     TRY(file_out_open(path, &d.file));
-    prepare();
+    json_prepare();
     size_t flags = JSON_INDENT(2) | JSON_REAL_PRECISION(17) | JSON_ENCODE_ANY;
     bool dumped = json_dump_callback(value, put_dump, &d, flags) == 0 && !no_memory;
     if (!dumped && d.status == SCA_OK)
@@ -373,107 +361,4 @@ void json_put_real(str *s, double value)
         str_printf(s, "%.*g", digits, value);
         if (!s->failed && text_to_double(s->data + start, &back) && back == value) return;
     }
-}
-
-/* ---- streams ----------------------------------------------------------------------------------------- */
-
-typedef struct stream {
-    scan s;
-    json_item_fn *fn;
-    void *user;
-} stream;
-
-/* Reads the value that follows, hands it over and frees it. */
-static sca_status pass_value(stream *t, const char *key, int64_t index, size_t around)
-{
-    json_t *item;
-    skip_space(&t->s);
-    size_t begin = t->s.at;
-    TRY(skip_value(&t->s, around));
-    if (t->s.at == begin) return fail_at(&t->s, begin, "expected a value");
-    TRY(load(&t->s, begin, &item));
-    sca_status status = t->fn(t->user, key, index, item);
-    json_decref(item);
-    return status == SCA_OK ? SCA_OK : status_context(status, "%s", t->s.name);
-}
-
-static sca_status pass_array(stream *t, const char *key, size_t around)
-{
-    scan *s = &t->s;
-    s->at++;
-    if (peek(s) == ']') return s->at++, SCA_OK;
-    for (int64_t index = 0;; index++) {
-        TRY(pass_value(t, key, index, around));
-        char c = peek(s);
-        if (c != ',' && c != ']') return fail_at(s, s->at, "expected ',' or ']'");
-        s->at++;
-        if (c == ']') return SCA_OK;
-    }
-}
-
-/* Reads "KEY": and adds the key to `seen`; *key is borrowed from there. */
-static sca_status next_key(stream *t, json_t *seen, const char **key)
-{
-    scan *s = &t->s;
-    json_t *text;
-    if (peek(s) != '"') return fail_at(s, s->at, "expected a key in quotes");
-    size_t begin = s->at;
-    skip_string(s);
-    TRY(load(s, begin, &text));
-    bool plain = strlen(json_string_value(text)) == json_string_length(text);
-    bool fresh = plain && !json_object_get(seen, json_string_value(text));
-    bool kept = fresh && json_object_set_new(seen, json_string_value(text), json_true()) == 0;
-    if (kept) *key = json_object_iter_key(json_object_iter_at(seen, json_string_value(text)));
-    json_decref(text);
-    if (!plain) return fail_at(s, begin, "a key contains a 0 character");
-    if (!fresh) return fail_at(s, begin, "this key is there twice");
-    if (!kept) return mem_fail(s->at - begin, s->name);
-    if (peek(s) != ':') return fail_at(s, s->at, "expected ':'");
-    s->at++;
-    return SCA_OK;
-}
-
-static sca_status pass_members(stream *t, json_t *seen)
-{
-    scan *s = &t->s;
-    s->at++;
-    if (peek(s) == '}') return s->at++, SCA_OK;
-    for (;;) {
-        const char *key = NULL;
-        TRY(next_key(t, seen, &key));
-        TRY(peek(s) == '[' ? pass_array(t, key, 2) : pass_value(t, key, -1, 1));
-        char c = peek(s);
-        if (c != ',' && c != '}') return fail_at(s, s->at, "expected ',' or '}'");
-        s->at++;
-        if (c == '}') return SCA_OK;
-    }
-}
-
-static sca_status pass_object(stream *t)
-{
-    prepare();
-    json_t *seen = json_object();
-    if (!seen) return mem_fail(0, t->s.name);
-    sca_status status = pass_members(t, seen);
-    json_decref(seen);
-    return status;
-}
-
-sca_status json_stream(const char *path, json_item_fn *fn, void *user)
-{
-    file_view view;
-    TRY(file_map(path, &view));
-    stream t = { .s = { .text = (const char *)view.data, .name = path, .bytes = view.bytes },
-                 .fn = fn,
-                 .user = user };
-    char c = peek(&t.s);
-    sca_status status = c == '['   ? pass_array(&t, NULL, 1)
-                        : c == '{' ? pass_object(&t)
-                                   : fail_at(&t.s, t.s.at, "expected a list or an object");
-    if (status == SCA_OK) {
-        skip_space(&t.s);
-        if (t.s.at < t.s.bytes) status = fail_at(&t.s, t.s.at, "expected the end of the file");
-    }
-    file_unmap(&view);
-    return status;
 }
