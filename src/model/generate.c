@@ -135,10 +135,15 @@ static void feed_tokens(search *s)
     dev_put(p->d, s->at, s->place, (size_t)R * sizeof *s->place);
     dev_put(p->d, s->index, s->rows, (size_t)(R * s->T) * sizeof *s->rows);
     tensor h = tensor_reshape2(s->h, R, s->m->config->width), index = tensor_slice(s->index, 1, 0, keys);
-    const void *base = p->temp->base;
-    const int64_t key[] = { (int64_t)(uintptr_t)base,
+    const int64_t key[] = { (int64_t)(uintptr_t)s->ids.data,
+                            (int64_t)(uintptr_t)s->at.data,
+                            (int64_t)(uintptr_t)s->index.data,
+                            (int64_t)(uintptr_t)s->h.data,
+                            (int64_t)(uintptr_t)s->logits.data,
+                            (int64_t)(uintptr_t)s->cache.k.data,
+                            (int64_t)(uintptr_t)s->cache.v.data,
+                            (int64_t)(uintptr_t)p->temp->base,
                             (int64_t)arena_mark(p->temp),
-                            (int64_t)(uintptr_t)h.data,
                             (int64_t)(uintptr_t)s->m->head.v.data,
                             R,
                             s->T,
