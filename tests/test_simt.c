@@ -158,7 +158,7 @@ static void costs_are_counted(void)
 static void bad_options_are_refused(void)
 {
     dev *d = NULL;
-    CHECK_FAILS(dev_open("simt", "speed=high", &d), SCA_ERR_ARGUMENT, "act=bf16");
+    CHECK_FAILS(dev_open("simt", "speed=high", &d), SCA_ERR_ARGUMENT, "act=f32|bf16|f16");
 }
 
 int main(int argc, char **argv)
