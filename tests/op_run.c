@@ -212,12 +212,17 @@ static bool derive_values(op_plan *p)
     return ok;
 }
 
-bool op_plan_read(const op_case *c, op_plan *p)
+void op_case_text(const op_case *c, char *out, size_t size)
 {
     char options[128];
-    *p = (op_plan){ .op = c->op, .o = c->o, .loosen = c->loosen > 0 ? c->loosen : 1 };
     op_options_text(c->op, &c->o, options, sizeof options);
-    snprintf(p->text, sizeof p->text, "%s %s%s%s", op_name(c->op), c->tensors, *options ? " | " : "", options);
+    snprintf(out, size, "%s %s%s%s", op_name(c->op), c->tensors, *options ? " | " : "", options);
+}
+
+bool op_plan_read(const op_case *c, op_plan *p)
+{
+    *p = (op_plan){ .op = c->op, .o = c->o, .loosen = c->loosen > 0 ? c->loosen : 1 };
+    op_case_text(c, p->text, sizeof p->text);
     p->seed = seed_of(p->text);
     if (read_words(p, c->tensors) && draw_values(p) && (!op_is_training(p->op) || derive_values(p))) return true;
     fprintf(stderr, "malformed case: %s\n", p->text);

@@ -25,6 +25,8 @@ typedef struct op_plan { /* a case, read */
     double loosen;
 } op_plan;
 
+/* What names a case: its op, words and options. */
+void op_case_text(const op_case *c, char *out, size_t size);
 /* Reads the words and draws the numbers; false, and a message on stderr, when the row does not fit the op. */
 bool op_plan_read(const op_case *c, op_plan *p);
 void op_plan_free(op_plan *p);
