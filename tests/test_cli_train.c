@@ -546,7 +546,7 @@ static void lost_rank_is_named(void)
         execl("/bin/sh", "sh", "-c", line, (char *)NULL);
         _exit(127);
     }
-    for (double began = now_s(); !dir_exists(in_dir("lost/checkpoint-2")) && now_s() - began < 60;) sleep_s(0.02);
+    for (double began = now_s(); !dir_exists(in_dir("lost/last")) && now_s() - began < 60;) sleep_s(0.02);
     pid_t rank = find_rank("lost");
     if (CHECK(rank > 0)) kill(rank, SIGSTOP);
     double began = now_s();
