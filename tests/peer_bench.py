@@ -190,6 +190,16 @@ def make(name):
     return None
 
 
+def answer(run):
+    """Prints the seconds of one run; nan when there is nothing to run."""
+    if run is None:
+        print("nan", flush=True)
+        return
+    start = time.perf_counter()
+    run()
+    print(f"{time.perf_counter() - start:.6f}", flush=True)
+
+
 def main():
     runs = {}
     for line in sys.stdin:
@@ -202,13 +212,7 @@ def main():
             except ImportError as error:
                 runs[name] = None
                 print(f"peer: {name}: {error}", file=sys.stderr)
-        run = runs[name]
-        if run is None:
-            print("nan", flush=True)
-            continue
-        start = time.perf_counter()
-        run()
-        print(f"{time.perf_counter() - start:.6f}", flush=True)
+        answer(runs[name])
 
 
 if __name__ == "__main__":

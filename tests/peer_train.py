@@ -2,12 +2,11 @@
 standard output; "memory" answers the peak bytes since the last row began. Random weights of the same shapes, f32."""
 import os
 import sys
-import time
 
 import torch
 from torch.nn import functional as F
 
-from peer_bench import TwoWay
+from peer_bench import TwoWay, answer
 
 REGIONS, LENGTHS = 16, [6, 7, 7, 8, 8, 8, 9, 9, 9, 9, 10, 10, 10, 11, 11, 12]
 
@@ -136,12 +135,7 @@ def main():
                 restart_peak()
             except ImportError as error:
                 print(f"peer: {name}: {error}", file=sys.stderr)
-        if run is None:
-            print("nan", flush=True)
-            continue
-        start = time.perf_counter()
-        run()
-        print(f"{time.perf_counter() - start:.6f}", flush=True)
+        answer(run)
 
 
 if __name__ == "__main__":
