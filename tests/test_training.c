@@ -15,6 +15,7 @@
 
 #define GOLDEN SCA_SHARED "/golden/"
 #define DEMO_MODEL SCA_SOURCE "/docs/demo/model"
+#define SMALL_MODEL SCA_SOURCE "/docs/demo/small"
 
 static const char *device = "ref";
 
@@ -430,14 +431,26 @@ static void made_batch(study *s, int images, int regions, int length)
                               .step = 1 };
 }
 
+/* Pictures in place of embeddings. */
+static void made_pixels(study *s)
+{
+    size_t side = (size_t)model_sizes(s->m)->sam.image, n = (size_t)s->in.images * side * side * 3;
+    mem_free(s->pixels);
+    s->in.embeddings = NULL;
+    s->in.pixels = s->pixels = mem_alloc(n * sizeof *s->pixels);
+    for (size_t i = 0; i < n; i++)
+        s->pixels[i] = (float)sin((double)(i % (7 * side)) / 11) + (float)cos((double)(i / side) / 5);
+}
+
 /* All trained values move a little along a random direction; on ref, whose memory is the host's. */
-static void follows_differences(const char *const *settings, const char *what)
+static void follows_differences(const char *path, const char *const *settings, bool pictures, const char *what)
 {
     const double h = 1e-8; /* of each of many values */
     study s;
     device = "ref";
-    if (study_open(&s, DEMO_MODEL, settings)) {
-        made_batch(&s, 2, 3, 6);
+    if (study_open(&s, path, settings)) {
+        made_batch(&s, 2, pictures ? 1 : 3, 6);
+        if (pictures) made_pixels(&s);
         training_result got, more, less;
         double *v = training_values(s.t).data, *g = training_gradients(s.t).data, want = 0;
         size_t n;
@@ -464,17 +477,49 @@ static void follows_differences(const char *const *settings, const char *what)
 
 static void captions_follow_differences(void)
 {
-    follows_differences((const char *[]){ "train.lm_dropout=false", NULL }, "captions");
+    follows_differences(DEMO_MODEL, (const char *[]){ "train.lm_dropout=false", NULL }, false, "captions");
 }
 static void masks_follow_differences(void)
 {
     follows_differences(
-        (const char *[]){ "train.objective=mask", "train.trainable=[prompt_encoder, mask_decoder]", NULL },
+        DEMO_MODEL,
+        (const char *[]){ "train.objective=mask", "train.trainable=[prompt_encoder, mask_decoder]", NULL }, false,
         "masks");
+}
+static void embeddings_follow_differences(void)
+{
+    follows_differences(SMALL_MODEL, (const char *[]){ "train.objective=mask", "train.restore=3", NULL }, true,
+                        "restored embeddings");
+}
+static bool near(float x, double wanted) { return fabs((double)x - wanted) < 1e-6; }
+
+/* What an embedding shall say of a picture. */
+static void looks_of_a_picture(void)
+{
+    enum { SIDE = 32, GRID = 4, ROWS = GRID * GRID, LOOKS = 21 };
+    static float pixels[SIDE * SIDE * 3], looks[ROWS * LOOKS];
+    CHECK(restore_channels() == LOOKS);
+    for (int y = 0; y < SIDE; y++)
+        for (int x = 0; x < SIDE; x++)
+            for (int c = 0; c < 3; c++) /* left: upright stripes; right: plain, another colour in the lower half */
+                pixels[(y * SIDE + x) * 3 + c] = x < SIDE / 2       ? (float)(x / 2 % 2)
+                                                 : y < SIDE / 2 + 4 ? (float)c
+                                                                    : -1;
+    restore_targets(looks, pixels, SIDE, GRID);
+    const float *stripes = looks + GRID * LOOKS, *plain = looks + 3 * LOOKS,
+                *border = looks + (2 * GRID + 3) * LOOKS;
+    for (int i = 0; i < 12; i++) {
+        CHECK(near(stripes[i], 0.5) && near(plain[i], i % 3));
+        CHECK(near(border[i], i < 6 ? i % 3 : -1)); /* the border lies between its upper and its lower quarters */
+    }
+    for (int i = 12; i < LOOKS; i++) CHECK(near(plain[i], 0));
+    CHECK(stripes[12] > 2.9F && stripes[16] < 0.01F);         /* edges from left to right */
+    CHECK(border[16] + border[17] > 2 && border[12] < 0.01F); /* from above to below: between two bins */
 }
 static void text_follows_differences(void)
 {
-    follows_differences((const char *[]){ "train.objective=text", "train.lm_dropout=false", NULL }, "text");
+    follows_differences(DEMO_MODEL, (const char *[]){ "train.objective=text", "train.lm_dropout=false", NULL },
+                        false, "text");
 }
 
 static double total(const study *s)
@@ -575,6 +620,7 @@ static void bad_settings(void)
 {
     CHECK(fails_to_open("train.trainable=[mask_decoder.nothing]", "mask_decoder.nothing"));
     CHECK(fails_to_open("train.lr_overrides={mask_decoder: 1, additional: 2}", "mask_decoder"));
+    CHECK(fails_to_open("train.restore=1", "train.restore is 1 with train.objective caption"));
     study s;
     device = "cpu";
     training *t = NULL;
@@ -664,6 +710,8 @@ int main(int argc, char **argv)
 {
     RUN(captions_follow_differences);
     RUN(masks_follow_differences);
+    RUN(embeddings_follow_differences);
+    RUN(looks_of_a_picture);
     RUN(text_follows_differences);
     RUN(batches_add_up);
     RUN(checkpoints);

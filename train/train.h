@@ -102,8 +102,9 @@ const char *trainer_dir(const trainer *t); /* run directory; NULL: none */
 sca_status trainer_run(trainer *t, const trainer_hooks *h, bool *complete);
 /* The loss that train.objective minimises, without dropout, on the first train.eval_images images of each set of
  * data.eval: means over all targets (mask: regions; else tokens). *loss: their mean over the sets. *sets, a new reference
- * at every rank: per set its name, what it holds, and "scores" ("loss"; of masks also "focal", "dice" and
- * "best-mask-iou" of the chosen mask at the decoder's resolution). Fits trainer_hooks.evaluate. */
+ * at every rank: per set its name, what it holds, and "scores" ("loss"; of masks also "focal", "dice",
+ * "best-mask-iou" of the chosen mask at the decoder's resolution and, with train.restore, "restore"). Fits
+ * trainer_hooks.evaluate. */
 sca_status trainer_validate(trainer *t, json_t **sets, double *loss);
 /* A checkpoint: a model directory with the trainer's state. It appears whole; `path` must not be there. */
 sca_status trainer_save(trainer *t, const char *path);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 /* Sums over the ranks, each result weighted with its targets. */
-enum { SUM_LOSS, SUM_FOCAL, SUM_DICE, SUM_IOU, SUM_TARGETS, SUM_IMAGES, SUM_REGIONS, SUMS };
+enum { SUM_LOSS, SUM_FOCAL, SUM_DICE, SUM_IOU, SUM_RESTORE, SUM_TARGETS, SUM_IMAGES, SUM_REGIONS, SUMS };
 
 static sca_status add_batch(trainer *t, loader *data, double sums[SUMS])
 {
@@ -14,7 +14,7 @@ static sca_status add_batch(trainer *t, loader *data, double sums[SUMS])
     TRY(loader_next(data, &b));
     training_input in = trainer_input(t, b, 0);
     TRY(training_loss(t->parameters, &in, &r));
-    const double mean[] = { r.loss, r.focal, r.dice, r.iou };
+    const double mean[] = { r.loss, r.focal, r.dice, r.iou, r.restore };
     for (size_t i = 0; i < LENGTH(mean); i++) sums[SUM_LOSS + i] += mean[i] * (double)r.targets;
     sums[SUM_TARGETS] += (double)r.targets;
     sums[SUM_IMAGES] += b->images;
@@ -66,6 +66,7 @@ static sca_status describe_set(const trainer *t, const config_dataset *set, cons
     if (masks)
         good = good && put_mean(scores, "focal", sums, SUM_FOCAL) && put_mean(scores, "dice", sums, SUM_DICE);
     if (masks) good = good && put_mean(scores, "best-mask-iou", sums, SUM_IOU);
+    if (masks && t->c->train_restore > 0) good = good && put_mean(scores, "restore", sums, SUM_RESTORE);
     return json_array_append_new(list, entry) == 0 && good ? SCA_OK : mem_fail(256, "losses");
 }
 

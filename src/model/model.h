@@ -552,6 +552,7 @@ typedef struct training_result {
     double loss;             /* mean over the targets, not weighted */
     int64_t targets;         /* tokens that are predicted (times heads); objective mask: regions. 0: loss is 0 */
     double focal, dice, iou; /* objective mask: means of the chosen masks, iou that of the chosen mask */
+    double restore;          /* with train.restore: mean squared error of colours and edges in the embedding */
 } training_result;
 
 /* One trained parameter. Entries are sorted by (rate, decay), so that each kind is one run of the ranges. */

@@ -184,16 +184,29 @@ static sca_status open_plan_gradients(training *t)
 
 /* ---- opening ----------------------------------------------------------------------------------------- */
 
-static void read_settings(training *t, const config *c)
+static sca_status read_settings(training *t, const config *c)
 {
     t->objective = strcmp(c->train_objective, "mask") == 0   ? OBJECTIVE_MASK
                    : strcmp(c->train_objective, "text") == 0 ? OBJECTIVE_TEXT
                                                              : OBJECTIVE_CAPTION;
     t->smoothing = (float)c->train_label_smoothing;
+    t->restore = c->train_restore;
     if (t->objective == OBJECTIVE_CAPTION) t->smoothing = (float)model_smoothing(t->m, c->train_label_smoothing);
     t->lm_dropout = c->train_lm_dropout;
     t->recompute_encoder = strcmp(c->train_checkpointing, "all") == 0;
     t->recompute_lm = t->recompute_encoder || strcmp(c->train_checkpointing, "lm") == 0;
+    if (t->restore == 0) return SCA_OK;
+    if (t->objective != OBJECTIVE_MASK)
+        return status_fail(
+            SCA_ERR_ARGUMENT,
+            "train.restore is %g with train.objective %s; it belongs to the objective mask, which trains "
+            "the encoder",
+            t->restore, c->train_objective);
+    if (t->m->sizes.sam.channels <= restore_channels())
+        return status_fail(SCA_ERR_ARGUMENT,
+                           "train.restore: the image embedding has %d channels, expected more than %d",
+                           (int)t->m->sizes.sam.channels, restore_channels());
+    return SCA_OK;
 }
 
 static sca_status open_parts(training *t, const config *c)
@@ -206,7 +219,7 @@ static sca_status open_parts(training *t, const config *c)
         TRY(model_place(m, false));
     }
     TRY(check_prefixes(c, m));
-    read_settings(t, c);
+    TRY(read_settings(t, c));
     TRY(list_entries(t, c));
     find_depth(t);
     TRY(open_values(t));
@@ -378,7 +391,7 @@ static sca_status plan_parts(training *t, const config *c, const training_input 
     TRY(net_bind(&m->net, &m->sizes));
     mark_trained(c, &m->net.params);
     TRY(check_prefixes(c, m));
-    read_settings(t, c);
+    TRY(read_settings(t, c));
     TRY(list_entries(t, c));
     find_depth(t);
     TRY(open_plan_gradients(t));

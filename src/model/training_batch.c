@@ -13,8 +13,9 @@ enum { FOCAL_WEIGHT = 20, MASKS_MOST = 16 };
 
 typedef struct image_kept { /* of one image, until its backward */
     tensor embedding, base; /* (S,C) the encoder's output; with the embedding of "no mask" */
-    prompt_token *list;     /* (m,n) owned */
-    mixer_input decoded;    /* what the decoder gives, m regions */
+    tensor looks; /* (S, restore_channels()) gradient at the embedding from what it shall restore, or absent */
+    prompt_token *list;  /* (m,n) owned */
+    mixer_input decoded; /* what the decoder gives, m regions */
     encoder_kept encoder;
     twoway_kept decoder, mixer; /* absent of a model without a mixer */
     masks_kept masks;
@@ -94,6 +95,9 @@ static sca_status check_regions(const training *t, const training_input *in)
                            t->m->sizes.sam.masks, MASKS_MOST);
     if (t->objective == OBJECTIVE_MASK && !in->masks)
         return status_fail(SCA_ERR_ARGUMENT, "a batch without masks, but masks are what is trained");
+    if (t->restore != 0 && !in->pixels)
+        return status_fail(SCA_ERR_ARGUMENT,
+                           "a batch of embeddings, but train.restore is set: pixels are expected");
     return SCA_OK;
 }
 
@@ -276,10 +280,8 @@ static void lesson_close(lesson *l)
     lm_kept_free(&l->lm);
 }
 
-/* Numbers of type F on the host; on null 0. */
-static sca_status read_numbers(const lesson *l, tensor t, double *out)
+sca_status training_read(dev *d, tensor t, double *out)
 {
-    dev *d = l->r->p.d;
     int64_t n = tensor_count(t);
     if (t.type == DT_F64) return dev_get(d, out, t, tensor_bytes(t));
     float *f = mem_alloc((size_t)n * sizeof *f);
@@ -420,7 +422,7 @@ static sca_status loss_rows(const lesson *l, tensor x, tensor dx, int64_t from, 
     double value[LOGIT_ROWS] = { 0 };
     lm_logits(p, m, logits, x);
     op_cross_entropy_fwd(p->d, each, lse, logits, label, l->t->smoothing);
-    sca_status status = read_numbers(l, each, value);
+    sca_status status = training_read(p->d, each, value);
     for (int64_t i = 0; i < R && status == SCA_OK; i++) *loss += value[i] / (double)l->targets;
     if (tensor_given(dx)) {
         op_fill(p->d, each, l->weight / (double)l->targets);
@@ -463,8 +465,13 @@ static void base_bwd(lesson *l, int b, tensor dx)
     int64_t S = image_tokens(l->r->c), C = l->r->c->sam.channels;
     size_t mark = arena_mark(p->temp);
     tensor dbase = pass_2d(p, S, C);
+    tensor looks = l->image[b].looks;
     op_sum(p->d, tensor_unsqueeze(dbase, 0), dx, false);
     if (tensor_given(n->prompt.no_mask.g)) op_sum(p->d, n->prompt.no_mask.g, dbase, true);
+    if (tensor_given(looks)) {
+        tensor to = tensor_slice(dbase, 1, 0, looks.dim[1]);
+        op_add_fwd(p->d, to, to, looks);
+    }
     if (l->t->encoder) sam_encoder_bwd(p, &n->encoder, dbase, &l->image[b].encoder);
     arena_release(p->temp, mark);
 }
@@ -638,10 +645,10 @@ static sca_status judge_masks(const lesson *l, tensor x, tensor target, tensor p
     tensor focal = pass_stat(p, n), dice = pass_stat(p, n), iou = pass_stat(p, n);
     sca_status status;
     op_mask_loss_fwd(p->d, focal, dice, iou, x, target);
-    TRY_GOTO(done, read_numbers(l, focal, s.focal));
-    TRY_GOTO(done, read_numbers(l, dice, s.dice));
-    TRY_GOTO(done, read_numbers(l, iou, s.iou));
-    TRY_GOTO(done, read_numbers(l, predicted, s.predicted));
+    TRY_GOTO(done, training_read(p->d, focal, s.focal));
+    TRY_GOTO(done, training_read(p->d, dice, s.dice));
+    TRY_GOTO(done, training_read(p->d, iou, s.iou));
+    TRY_GOTO(done, training_read(p->d, predicted, s.predicted));
     judge_region(l, &s, n, out, df, dd, di);
     if (l->train) {
         dev_put_f32(p->d, focal, df);
@@ -676,6 +683,21 @@ static sca_status judge_image(lesson *l, int b, tensor logits, tensor iou, tenso
     return status;
 }
 
+/* The embedding's first channels shall restore colours and edges. */
+static sca_status judge_embedding(lesson *l, int b, training_result *out)
+{
+    image_kept *k = &l->image[b];
+    int64_t side = l->r->c->sam.image, grid = l->r->c->sam.grid;
+    double loss, images = (double)l->in->images;
+    if (l->t->restore == 0) return SCA_OK;
+    if (l->train && l->t->encoder) k->looks = pass_2d(&l->to, grid * grid, restore_channels());
+    TRY(restore_loss(&l->r->p, k->embedding, l->in->pixels + b * side * side * 3, side, grid,
+                     l->weight * l->t->restore / images, k->looks, &loss));
+    out->restore += loss / images;
+    out->loss += l->t->restore * loss / images;
+    return SCA_OK;
+}
+
 static sca_status masks_run(lesson *l, int b, training_result *out)
 {
     const pass *p = &l->r->p;
@@ -690,6 +712,7 @@ static sca_status masks_run(lesson *l, int b, training_result *out)
     mask_decoder_masks(p, m, logits, q, k->decoded.x, l->train ? &k->masks : NULL);
     mask_decoder_iou(p, m, iou, q, l->train ? &k->iou : NULL);
     sca_status status = judge_image(l, b, logits, iou, diou, out);
+    if (status == SCA_OK) status = judge_embedding(l, b, out);
     if (l->train && status == SCA_OK) {
         tensor dq = pass_3d(p, q.dim[0], q.dim[1], q.dim[2]), dx = pass_3d(p, l->m, S, l->r->c->sam.channels);
         op_fill(p->d, dq, 0);
