@@ -43,6 +43,13 @@ typedef struct bench {
     size_t photos;
 } bench;
 
+static void on_log(void *user, sca_level level, const char *line)
+{
+    (void)user;
+    (void)level;
+    fprintf(stderr, "%s\n", line);
+}
+
 static float noise(size_t i) { return (float)((i * 2654435761u >> 7) & 1023) / 512 - 1; }
 
 /* ---- memory of this process ------------------------------------------------------------------------------ */
@@ -476,6 +483,7 @@ int main(int argc, char **argv)
                  !text_to_int(argv[i + 1], 1, 1024, &o.threads))
             return fprintf(stderr, "sca_bench_train: wrong usage at %s\n", argv[i]), 2;
     }
+    if (o.trace) sca_log_to(on_log, NULL, SCA_LOG_INFO);
     sca_status status = reduce ? run_reduce() : o.store ? run_store(o.store) : run_bench(&o);
     if (status == SCA_OK) return 0;
     fprintf(stderr, "sca_bench_train: %s\n", sca_last_error());
