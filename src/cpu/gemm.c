@@ -79,61 +79,35 @@ void cpu_tiles_cols(const cpu_kernels *k, int64_t lanes, int64_t rows, int64_t K
     }
 }
 
-/* c[rows][nr] (+)= a times `count` lines of a panel of any type */
+/* Memory that the next products will read, in `parts` portions: what comes in pieces apart from each other the machine does
+ * not foresee. */
+static void fetch_part(const char *from, size_t bytes, int64_t part, int64_t parts)
+{
+    size_t lines = (bytes + 63) / 64, to = lines * (size_t)(part + 1) / (size_t)parts;
+    for (size_t l = lines * (size_t)part / (size_t)parts; from && l < to; l++)
+        __builtin_prefetch(from + 64 * l, 0, 2);
+}
+
+/* c[rows][nr] (+)= a times `count` lines of a panel of any type; meanwhile `next`, as much again or NULL, is fetched. */
 static void panel_tiles(const cpu_kernels *k, int64_t rows, int64_t count, const float *a, int64_t lda,
-                        const void *b, dtype type, float *c, bool add)
+                        const void *b, dtype type, const void *next, float *c, bool add)
 {
     int64_t tiles = ceil_div(rows, k->mr), at = 0;
+    size_t bytes = (size_t)(count * k->nr) * dtype_bytes(type);
     for (int64_t i = 0; i < tiles; i++) {
-        int64_t next = rows * (i + 1) / tiles;
-        int height = (int)(next - at);
+        int64_t to = rows * (i + 1) / tiles;
+        int height = (int)(to - at);
+        fetch_part(next, bytes, i, tiles);
         if (type == DT_F32)
             k->tile_f32(height, count, a + at * lda, lda, b, c + at * k->nr, k->nr, add);
         else
             (type == DT_BF16 ? k->tile_bf16 : k->tile_f16)(height, count, a + at * lda, lda, b, c + at * k->nr,
                                                            k->nr, add);
-        at = next;
+        at = to;
     }
 }
 
 /* ---- arranging B ------------------------------------------------------------------------------------------ */
-
-/* The same of a weight in panels whose transpose is B: a panel holds nr of its rows, [column][nr]. */
-static void arrange_turned(const gemm_job *j, const void *b, int64_t n0, int64_t k0, int64_t count, float *dst,
-                           float *turn)
-{
-    const cpu_kernels *k = j->kernels;
-    int64_t nr = k->nr, cols = min64(nr, j->N - n0);
-    size_t size = dtype_bytes(j->b_type);
-    for (int64_t i = 0; i < count; i += nr) { /* k0 is a multiple of nr */
-        const char *block = (const char *)b + (size_t)((k0 + i) * j->N + n0 * nr) * size;
-        const float *from = (const float *)(const void *)block;
-        if (j->b_type != DT_F32) {
-            k->widen(turn, j->b_type, block, cols * nr);
-            from = turn;
-        }
-        k->transpose(dst + i * nr, nr, from, nr, cols, min64(nr, count - i));
-    }
-}
-
-/* c[rows][nr] (+)= a times `line`. Meanwhile what arrange_turned reads for the next columns is fetched: it comes in pieces
- * too short and too far apart for the machine to foresee. */
-static void turned_tiles(const gemm_job *j, const void *b, int64_t n0, int64_t k0, int64_t rows, int64_t count,
-                         const float *a, int64_t lda, const float *line, float *c)
-{
-    const cpu_kernels *k = j->kernels;
-    int64_t nr = k->nr, tiles = ceil_div(rows, k->mr), blocks = ceil_div(count, nr), at = 0;
-    size_t size = dtype_bytes(j->b_type), bytes = (size_t)(nr * min64(nr, j->N - n0 - nr)) * size;
-    for (int64_t i = 0; i < tiles; i++) {
-        for (int64_t p = blocks * i / tiles; n0 + nr < j->N && p < blocks * (i + 1) / tiles; p++) {
-            const char *next = (const char *)b + (size_t)((k0 + p * nr) * j->N + (n0 + nr) * nr) * size;
-            for (size_t l = 0; l < bytes; l += 64) __builtin_prefetch(next + l, 0, 2);
-        }
-        int64_t to = rows * (i + 1) / tiles;
-        k->tile((int)(to - at), count, a + at * lda, lda, line, nr, c + at * nr, nr, k0 > 0);
-        at = to;
-    }
-}
 
 /* dst[k][nr] = columns n0.. of B at k0..: floats, columns beyond N zero. `turn`: nr x count floats of scratch. */
 static void arrange(const gemm_job *j, const void *b, int64_t n0, int64_t k0, int64_t count, float *dst,
@@ -143,10 +117,6 @@ static void arrange(const gemm_job *j, const void *b, int64_t n0, int64_t k0, in
     int64_t nr = k->nr, cols = min64(nr, j->N - n0);
     size_t size = dtype_bytes(j->b_type);
     if (cols < nr) memset(dst, 0, (size_t)(count * nr) * sizeof *dst);
-    if (j->b_kind == GEMM_TURNED) {
-        arrange_turned(j, b, n0, k0, count, dst, turn);
-        return;
-    }
     if (j->b_kind == GEMM_COLS) {
         const char *p = (const char *)b + (size_t)(k0 * j->ldb + n0) * size;
         for (int64_t i = 0; i < count; i++)
@@ -202,7 +172,7 @@ static void few_rows_task(void *context, int64_t task, int thread)
         } else {
             for (int64_t k0 = 0; k0 < j->K; k0 += kc)
                 panel_tiles(k, j->M, min64(kc, j->K - k0), j->a + k0, j->lda, b + (size_t)(k0 * nr) * size,
-                            j->b_type, sums, k0 > 0);
+                            j->b_type, NULL, sums, k0 > 0);
         }
         for (int64_t i = 0; i < count; i++) finish(j, 0, 0, j->M, (n + i) * nr, sums + i * nr);
     }
@@ -243,15 +213,105 @@ static void many_rows_task(void *context, int64_t task, int thread)
             float *c = sums + n * p->mc;
             if (j->b_kind == GEMM_PANELS) {
                 const char *panel = b + (size_t)((n0 + n) * j->K + k0 * nr) * size;
-                panel_tiles(k, rows, count, a_copy, ld, panel, j->b_type, c, k0 > 0);
+                const char *next = n + nr < cols ? panel + (size_t)(j->K * nr) * size : NULL;
+                panel_tiles(k, rows, count, a_copy, ld, panel, j->b_type, next, c, k0 > 0);
             } else {
                 arrange(j, b, n0 + n, k0, count, line, turn);
-                if (j->b_kind == GEMM_TURNED)
-                    turned_tiles(j, b, n0 + n, k0, rows, count, a_copy, ld, line, c);
-                else
-                    cpu_tiles(k, nr, rows, count, a_copy, ld, line, nr, c, nr, k0 > 0);
+                cpu_tiles(k, nr, rows, count, a_copy, ld, line, nr, c, nr, k0 > 0);
             }
             if (k0 + count == j->K) finish(j, batch, m0, rows, n0 + n, c);
+        }
+    }
+}
+
+/* ---- a weight in panels, turned --------------------------------------------------------------------------- */
+
+/* B's columns lie as rows of nr in the panels: they are what A is otherwise, and A, turned once, is what panels are. The
+ * sums come out turned. */
+static const char *turned_at(const gemm_job *j, int64_t n0, int64_t k0)
+{
+    return (const char *)j->b + (size_t)(k0 * j->N + n0 * j->kernels->nr) * dtype_bytes(j->b_type);
+}
+
+/* dst[m / nr][K][nr] = A, a task for each nr of its rows */
+static void turn_a_task(void *context, int64_t task, int thread)
+{
+    const plan *p = context;
+    const gemm_job *j = &p->job;
+    int64_t nr = j->kernels->nr, m0 = task * nr, rows = min64(nr, j->M - m0), kc = depth(j->kernels);
+    float *dst = (float *)cpu_scratch_shared(p->c) + m0 * j->K, *made = cpu_scratch_of(p->c, thread);
+    if (rows < nr) memset(dst, 0, (size_t)(j->K * nr) * sizeof *dst);
+    for (int64_t k0 = 0; k0 < j->K; k0 += kc) {
+        int64_t count = min64(kc, j->K - k0);
+        if (j->fill) j->fill(j, m0, rows, k0, count, made, kc + A_PAD);
+        const float *from = j->fill ? made : j->a + m0 * j->lda + k0;
+        j->kernels->transpose(dst + k0 * nr, nr, from, j->fill ? kc + A_PAD : j->lda, rows, count);
+    }
+}
+
+/* dst[count / nr][columns][nr] = B at k0..; close together, for a power of two apart they would share cache sets */
+static void copy_turned(const gemm_job *j, int64_t n0, int64_t columns, int64_t k0, int64_t count, float *dst)
+{
+    int64_t nr = j->kernels->nr;
+    for (int64_t i = 0; i < count; i += nr) /* k0 is a multiple of nr */
+        j->kernels->widen(dst + i * columns, j->b_type, turned_at(j, n0, k0 + i), columns * nr);
+}
+
+/* c[columns][nr] (+)= b of copy_turned times a panel of A; meanwhile the next one, `apart` from it, is fetched. */
+static void turned_tiles(const cpu_kernels *k, int64_t columns, int64_t count, const float *b, const float *a,
+                         int64_t apart, float *c, bool add)
+{
+    int64_t tiles = ceil_div(columns, k->mr), at = 0;
+    for (int64_t i = 0; i < tiles; i++) {
+        int64_t to = columns * (i + 1) / tiles;
+        if (apart) fetch_part((const char *)(a + apart), (size_t)(count * k->nr) * sizeof *a, i, tiles);
+        k->tile_turned((int)(to - at), count, b + at * k->nr, columns * k->nr, a, c + at * k->nr, add);
+        at = to;
+    }
+}
+
+/* Sums of rows m0.. and columns n0.., [column][nr], to where they belong. */
+static void finish_turned(const gemm_job *j, int64_t m0, int64_t n0, int64_t columns, const float *c, float *turn)
+{
+    int64_t nr = j->kernels->nr, rows = min64(nr, j->M - m0);
+    for (int64_t n = 0; n < columns; n += nr) {
+        j->kernels->transpose(turn, nr, c + n * nr, nr, min64(nr, columns - n), rows);
+        finish(j, 0, m0, rows, n0 + n, turn);
+    }
+}
+
+/* What copy_turned will read: of this task, then of one to come. */
+static void fetch_turned(const plan *p, int64_t n0, int64_t k0, int64_t columns)
+{
+    const gemm_job *j = &p->job;
+    if (k0 >= j->K) {
+        n0 += p->nc;
+        k0 -= round_up(j->K, j->kernels->nr);
+        columns = min64(columns, j->N - n0);
+    }
+    if (columns > 0)
+        fetch_part(turned_at(j, n0, k0), (size_t)(columns * j->kernels->nr) * dtype_bytes(j->b_type), 0, 1);
+}
+
+static void turned_task(void *context, int64_t task, int thread)
+{
+    const plan *p = context;
+    const gemm_job *j = &p->job;
+    const cpu_kernels *k = j->kernels;
+    int64_t nr = k->nr, n0 = task / p->m_blocks * p->nc, m0 = task % p->m_blocks * p->mc;
+    int64_t columns = min64(p->nc, j->N - n0), rows = min64(p->mc, j->M - m0), kc = depth(k);
+    int64_t panels = ceil_div(rows, nr);
+    const float *a = (const float *)cpu_scratch_shared(p->c) + m0 * j->K;
+    float *b = cpu_scratch_of(p->c, thread), *sums = b + p->nc * kc, *turn = sums + p->nc * p->mc;
+    for (int64_t k0 = 0; k0 < j->K; k0 += kc) {
+        int64_t count = min64(kc, j->K - k0), blocks = ceil_div(count, nr);
+        copy_turned(j, n0, columns, k0, count, b);
+        for (int64_t i = 0; i < panels; i++) {
+            float *c = sums + i * nr * p->nc;
+            for (int64_t f = blocks * i / panels; f < blocks * (i + 1) / panels; f++)
+                fetch_turned(p, n0, k0 + count + f * nr, columns);
+            turned_tiles(k, columns, count, b, a + (i * j->K + k0) * nr, i + 1 < panels ? j->K * nr : 0, c, k0 > 0);
+            if (k0 + count == j->K) finish_turned(j, m0 + i * nr, n0, columns, c, turn);
         }
     }
 }
@@ -304,6 +364,22 @@ static void many_rows(dev *d, plan *p)
     run_tasks(p, j->batch[0] * j->batch[1] * p->m_blocks * p->n_blocks, many_rows_task);
 }
 
+static void turned(dev *d, plan *p)
+{
+    gemm_job *j = &p->job;
+    int64_t nr = j->kernels->nr, panels = ceil_div(j->M, nr), enough = 4 * (int64_t)p->c->threads;
+    p->m_blocks = ceil_div(j->M, NC);
+    p->mc = round_up(ceil_div(j->M, p->m_blocks), nr);
+    p->m_blocks = ceil_div(j->M, p->mc);
+    p->n_blocks = max64(ceil_div(j->N, MC), ceil_div(enough, p->m_blocks));
+    p->nc = max64(round_up(ceil_div(j->N, p->n_blocks), nr), 2 * nr);
+    p->n_blocks = ceil_div(j->N, p->nc);
+    int64_t floats = p->nc * (depth(j->kernels) + A_PAD + p->mc) + nr * nr;
+    if (!cpu_scratch(d, (size_t)floats * sizeof(float), (size_t)(panels * nr * j->K) * sizeof(float))) return;
+    run_tasks(p, panels, turn_a_task);
+    run_tasks(p, p->m_blocks * p->n_blocks, turned_task);
+}
+
 void cpu_gemm(dev *d, const gemm_job *job)
 {
     plan p = { .job = *job, .c = cpu_of(d) };
@@ -313,6 +389,8 @@ void cpu_gemm(dev *d, const gemm_job *job)
         job->M <= FEW_ROWS && !job->fill && job->b_kind == GEMM_PANELS && job->batch[0] * job->batch[1] == 1;
     if (stream)
         few_rows(d, &p);
+    else if (job->b_kind == GEMM_TURNED)
+        turned(d, &p);
     else
         many_rows(d, &p);
 }

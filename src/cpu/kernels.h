@@ -36,6 +36,8 @@ typedef struct cpu_kernels {
                       bool add);
     void (*tile_f16)(int rows, int64_t K, const float *a, int64_t lda, const uint16_t *b, float *c, int64_t ldc,
                      bool add);
+    /* c[i nr + n] (+)= sum_k a[(k / nr) apart + i nr + k % nr] b[k nr + n]: a is part of a panel, whose rows are K */
+    void (*tile_turned)(int rows, int64_t K, const float *a, int64_t apart, const float *b, float *c, bool add);
     /* One row against 1 to 4 panels [K][nr] that follow each other: c[panel][nr] = the same chains as `tile` makes */
     void (*row)(int panels, int64_t K, const float *a, const void *b, dtype type, float *c);
     /* y[i ldy + n] = act(alpha c[i nr + n] + bias[n]) + r[i ldr + n] for n < cols <= nr; bias and r may be NULL */
