@@ -43,6 +43,12 @@ static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+/* Rows that will be read after some work, while it is done: rows from..to of `last`, ld floats apart, C long. */
+static inline void cpu_fetch(const float *rows, int64_t ld, int64_t from, int64_t to, int64_t last, int64_t C)
+{
+    for (int64_t i = from; i < min64(to, last); i++)
+        for (int64_t c = 0; c < C; c += 16) __builtin_prefetch(rows + i * ld + c, 0, 2);
+}
 /* Elements from the start to row r, a row being one run of the last axis. */
 int64_t cpu_row_offset(const tensor *t, int64_t r);
 int64_t cpu_rows(const tensor *t); /* runs of the last axis */

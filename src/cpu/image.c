@@ -32,13 +32,15 @@ static void pool_task(void *context, int64_t task, int thread)
     cpu_queries_open(&u, k, count, C, value + POOL_KEYS * p->ld);
     cpu_queries_load(&u, 0, count, a, p->a.stride[1]);
     for (int64_t from = 0; from < S; from += POOL_KEYS) {
-        int64_t keys = min64(POOL_KEYS, S - from);
+        int64_t keys = min64(POOL_KEYS, S - from), ahead = from + POOL_KEYS, part = ceil_div(POOL_KEYS, u.panels);
         for (int64_t s = 0; s < keys; s++) {
             const float *row = x + (from + s) * p->x.stride[1];
             k->add(key + s * p->ld, row, pe + (from + s) * p->pe.stride[0], C);
             memcpy(value + s * p->ld, row, (size_t)C * sizeof *row);
         }
         for (int64_t i = 0; i < u.panels; i++) {
+            cpu_fetch(x, p->x.stride[1], ahead + i * part, ahead + (i + 1) * part, S, C);
+            cpu_fetch(pe, p->pe.stride[0], ahead + i * part, ahead + (i + 1) * part, S, C);
             cpu_queries_dot(&u, i, keys, key, p->ld);
             k->scores(cpu_queries_lanes(&u, i), keys, u.s, 1.0f, NULL, NULL, u.top + i * nr);
             cpu_queries_take(&u, i, keys, value, p->ld);
@@ -69,14 +71,15 @@ void cpu_image_pool_fwd(dev *d, tensor y, tensor lse, tensor x, tensor pe, tenso
 
 enum {
     UPDATE_TOKENS = 96, /* image tokens of a step: a multiple of every panel width and tile height */
-    UPDATE_CHUNK = 768  /* image tokens of a task, which copies k and v of its region first */
+    UPDATE_CHUNK = 768, /* image tokens of a task, which copies k and v of its region first */
+    UPDATE_MANY = 2112  /* the same where there are regions enough */
 };
 
 typedef struct update {
     const cpu *c;
     tensor y, x, pe, k, kb, v, vb, w, b;
     image_update_options o;
-    int64_t J, C, ld, chunks;
+    int64_t J, C, ld, chunk, chunks;
 } update;
 
 typedef struct update_at {
@@ -132,6 +135,8 @@ static void update_weights(const update *p, const update_at *t, const float *x, 
         for (int64_t s = 0; s < rows; s++)
             k->add(t->sum + s * p->ld, x + (from + s) * p->x.stride[1],
                    (const float *)p->pe.data + (s0 + from + s) * p->pe.stride[0], p->C);
+        cpu_fetch(x, p->x.stride[1], from + nr, from + 2 * nr, p->x.dim[1] - s0, p->C);
+        cpu_fetch(p->pe.data, p->pe.stride[0], s0 + from + nr, s0 + from + 2 * nr, p->x.dim[1], p->C);
         if (rows < nr) memset(t->turned, 0, (size_t)(p->C * nr) * sizeof(float));
         k->transpose(t->turned, nr, t->sum, p->ld, rows, p->C);
         float *to = t->p + from;
@@ -158,8 +163,8 @@ static void update_step(const update *p, const update_at *t, int64_t n, int64_t 
 static void update_task(void *context, int64_t task, int thread)
 {
     const update *p = context;
-    int64_t n = task / p->chunks, from = task % p->chunks * UPDATE_CHUNK, S = p->x.dim[1];
-    int64_t to = min64(S, from + UPDATE_CHUNK);
+    int64_t n = task / p->chunks, from = task % p->chunks * p->chunk, S = p->x.dim[1];
+    int64_t to = min64(S, from + p->chunk);
     update_at t = update_open(p, n, cpu_scratch_of(p->c, thread));
     for (; from < to; from += UPDATE_TOKENS) update_step(p, &t, n, from, min64(UPDATE_TOKENS, to - from));
 }
@@ -167,9 +172,9 @@ static void update_task(void *context, int64_t task, int thread)
 void cpu_image_update_fwd(dev *d, tensor y, tensor x, tensor pe, tensor k, tensor kb, tensor v, tensor vb, tensor w,
                           tensor b, image_update_options o)
 {
-    update p = {
-        cpu_of(d), y, x, pe, k, kb, v, vb, w, b, o, k.dim[1], x.dim[2], 0, ceil_div(x.dim[1], UPDATE_CHUNK)
-    };
+    update p = { cpu_of(d), y, x, pe, k, kb, v, vb, w, b, o, k.dim[1], x.dim[2], 0, UPDATE_MANY, 0 };
+    if (y.dim[0] * ceil_div(x.dim[1], p.chunk) < 8 * (int64_t)p.c->threads) p.chunk = UPDATE_CHUNK;
+    p.chunks = ceil_div(x.dim[1], p.chunk);
     p.ld = round_up(p.C, 32) + PAD;
     if (!cpu_scratch(d, update_floats(&p) * sizeof(float), 0)) return;
     cpu_parallel(p.c, y.dim[0] * p.chunks, update_task, &p);

@@ -139,8 +139,11 @@ static void pool_step(const pool *p, const pool_at *t, int64_t n, int64_t s0, in
     float *slopes = t->weight + p->wide;
     for (int64_t s = 0; s < count; s++)
         k->add(t->key + s * p->ld, x + s * ldx, (const float *)p->pe.data + (s0 + s) * p->pe.stride[0], C);
-    for (int64_t j = 0; j < p->wide; j += nr) {
+    int64_t part = ceil_div(TOKENS, ceil_div(p->wide, nr)), ahead = TOKENS;
+    for (int64_t j = 0; j < p->wide; j += nr, ahead += part) {
         int64_t lanes = lanes_at(p, j);
+        cpu_fetch(x, ldx, ahead, ahead + part, p->x.dim[1] - s0, C);
+        cpu_fetch(p->pe.data, p->pe.stride[0], s0 + ahead, s0 + ahead + part, p->x.dim[1], C);
         cpu_tiles(k, lanes, count, C, t->key, p->ld, t->a_up + j * C, lanes, t->weight + j, p->ldw, false);
         cpu_tiles(k, lanes, count, C, x, ldx, t->dy_up + j * C, lanes, slopes + j, p->ldw, false);
         k->weigh(lanes, count, t->weight + j, p->ldw, 1.0f, NULL, NULL, t->lse + j);
@@ -324,9 +327,12 @@ static void update_step(const update *p, const update_at *t, const update_part *
         k->add(t->z + s * p->ld, x, p->vb.data, p->C);
     }
     scores(p, t, t->k, t->at, count, t->p, false);
+    cpu_fetch(row(&p->dy, n, s0), p->dy.stride[1], 0, count, count, p->C);
     mix(p, t->p, t->v_panels, count, t->z);
     norm_rows(p, t, sums, row(&p->dy, n, s0), count);
     scores(p, t, t->v, t->dz, count, t->ds, true);
+    cpu_fetch(row(&p->x, n, s0), p->x.stride[1], TOKENS, 2 * TOKENS, p->x.dim[1] - s0, p->C);
+    cpu_fetch(p->pe.data, p->pe.stride[0], s0 + TOKENS, s0 + 2 * TOKENS, p->x.dim[1], p->C);
     if (tensor_given(p->dk)) collect(p, t->ds, t->at, count, sums->dk);
     if (tensor_given(p->dv)) collect(p, t->p, t->dz, count, sums->dv);
     for (int64_t j = 0; j < p->J && tensor_given(p->dkb); j++)
