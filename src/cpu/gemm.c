@@ -367,8 +367,9 @@ static void many_rows(dev *d, plan *p)
 static void turned(dev *d, plan *p)
 {
     gemm_job *j = &p->job;
-    int64_t nr = j->kernels->nr, panels = ceil_div(j->M, nr), enough = 4 * (int64_t)p->c->threads;
+    int64_t nr = j->kernels->nr, panels = ceil_div(j->M, nr), enough = 8 * (int64_t)p->c->threads;
     p->m_blocks = ceil_div(j->M, NC);
+    if (ceil_div(j->N, MC) * p->m_blocks < enough && panels >= 16) p->m_blocks *= 2;
     p->mc = round_up(ceil_div(j->M, p->m_blocks), nr);
     p->m_blocks = ceil_div(j->M, p->mc);
     p->n_blocks = max64(ceil_div(j->N, MC), ceil_div(enough, p->m_blocks));
