@@ -372,8 +372,70 @@ static void published_settings(void)
     }
 }
 
+/* ---- a step without a finite loss --------------------------------------------------------------------------- */
+
+static sca_status open_tiny(config **c, model **m, comm **ranks, trainer **t)
+{
+    static const char *const settings[] = {
+        "model.path=" SCA_SOURCE "/docs/demo/model",
+        "data.train.0.annotations=count=6 size=64 shapes=3",
+        "data.regions_per_image=2",
+        "train.steps=4",
+        "train.batch_images=1",
+        "train.eval_every=0",
+        "train.log_every=1",
+        "train.output=" SCA_BUILD "/train-skip",
+    };
+    TRY(dir_remove(SCA_BUILD "/train-skip"));
+    TRY(config_open(SCA_SOURCE "/configs/tiny.yaml", c));
+    for (size_t i = 0; i < LENGTH(settings); i++) TRY(config_set(*c, settings[i]));
+    TRY(model_open(*c, m));
+    TRY(comm_open(false, ranks));
+    return trainer_open(*m, *c, *ranks, t);
+}
+
+static void bad_step_is_skipped_and_counted(void)
+{
+    config *c = NULL;
+    model *m = NULL;
+    comm *ranks = NULL;
+    trainer *t = NULL;
+    trainer_step s;
+    char *log = NULL;
+    size_t bytes = 0;
+    CHECK_OK(open_tiny(&c, &m, &ranks, &t));
+    if (t) {
+        float *values = t->values.data, was;
+        size_t size = tensor_bytes(t->values);
+        void *before = mem_alloc(size);
+        CHECK(before && t->values.type == DT_F32);
+        CHECK_OK(trainer_next(t, &s));
+        CHECK(!s.skipped);
+        was = values[0];
+        values[0] = NAN;
+        memcpy(before, values, size);
+        CHECK_OK(trainer_next(t, &s));
+        CHECK(s.skipped && memcmp(before, values, size) == 0);
+        values[0] = was;
+        CHECK_OK(trainer_next(t, &s));
+        CHECK(!s.skipped && trainer_done(t) == 3 && memcmp(before, values, size) != 0);
+        mem_free(before);
+    }
+    trainer_close(t);
+    model_close(m);
+    comm_close(ranks, false);
+    config_close(c);
+    CHECK_OK(file_read(SCA_BUILD "/train-skip/log.jsonl", 1 << 16, &log, &bytes));
+    const char *second = log ? strchr(log, '\n') : NULL, *third = second ? strchr(second + 1, '\n') : NULL;
+    CHECKF(third && strstr(log, "\"skipped\":0}\n") < second && strstr(second, "\"loss\":null") < third &&
+               strstr(third, "\"skipped\":1}\n"),
+           "%s", log ? log : "");
+    mem_free(log);
+}
+
 int main(int argc, char **argv)
 {
+    RUN(bad_step_is_skipped_and_counted);
     RUN(schedules);
     RUN(golden_rates);
     RUN(parameter_groups);

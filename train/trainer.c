@@ -273,7 +273,7 @@ static sca_status log_step(const trainer *t, const trainer_step *s)
     json_put_real(&line, s->seconds);
     str_put(&line, ",\"data_seconds\":");
     json_put_real(&line, s->data_seconds);
-    str_put(&line, "}\n");
+    str_printf(&line, ",\"skipped\":%lld}\n", (long long)(t->at.step - t->at.updates)); /* so far */
     sca_status status =
         line.failed ? mem_fail(line.bytes, "a line of the log") : file_log_put(t->log, line.data, line.bytes);
     str_free(&line);
