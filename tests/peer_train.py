@@ -1,14 +1,27 @@
 """The rows of tools/bench_train.c in PyTorch, timed on request: a name per line on standard input, seconds per line on
-standard output; "memory" answers the peak bytes since the last row began. Random weights of the same shapes, f32."""
+standard output; "memory" answers the peak bytes since the last row began. Random weights of the same shapes, f32.
+Without PyTorch (Pillow-SIMD often has an environment of its own) the photos alone are timed."""
 import os
 import sys
+import time
 
-import torch
-from torch.nn import functional as F
+try:
+    import torch
+    from torch.nn import functional as F
 
-from peer_bench import TwoWay, answer
+    from peer_bench import TwoWay
+except ImportError as missing:
+    torch, why_not = None, missing
 
 REGIONS, LENGTHS = 16, [6, 7, 7, 8, 8, 8, 9, 9, 9, 9, 10, 10, 10, 11, 11, 12]
+
+
+def answer(run):
+    """Prints the seconds of one run; nan when there is nothing to run."""
+    start = time.perf_counter()
+    if run is not None:
+        run()
+    print("nan" if run is None else f"{time.perf_counter() - start:.6f}", flush=True)
 
 
 def frozen(module):
@@ -116,6 +129,8 @@ def peak():
 
 def make(name):
     folder = sys.argv[1] if len(sys.argv) > 1 else None
+    if torch is None and name != "photos":
+        raise why_not
     if name in ("photos", "torchvision"):
         return {"photos": photos, "torchvision": torchvision_photos}[name](folder) if folder else None
     return {"step": step, "mixer": mixer}.get(name, lambda: None)()

@@ -4,7 +4,8 @@
 #   tools/bench.sh [--only WORD] [--threads N] [--trace time]   a table; PyTorch's times beside ours where it is installed
 #   tools/bench.sh --train [--only WORD] [--photos FOLDER]
 #                                                training: a step, the mixer, photos, the sum over ranks, the store; with
-#                                                PyTorch, Pillow and torchvision beside ours
+#                                                PyTorch, Pillow and torchvision beside ours. The whole takes a quarter of
+#                                                an hour; WORD, part of a row's name, ranks or store, picks a piece
 #   tools/bench.sh --real-size                   ViT-B, L and H with GPT-2 large and a 3B model: that they run, and how
 #                                                much memory they take (fails above weights + 1.5 GiB)
 #
@@ -26,17 +27,25 @@ fi
 python=${SCA_PYTHON:-python3}
 if [ "${1:-}" = --train ]; then
     shift
-    photos= was=
+    only= photos= was=
     for word in "$@"; do
+        [ "$was" = --only ] && only=$word
         [ "$was" = --photos ] && photos=$word
         was=$word
     done
-    "$python" -c 'import torch, transformers' 2>/dev/null && set -- --peer "$python tests/peer_train.py $photos" "$@"
+    piece() { case "$1" in *"$only"*) true ;; *) false ;; esac }
+    if "$python" -c 'import PIL' 2>/dev/null || "$python" -c 'import torch' 2>/dev/null; then
+        set -- --peer "$python tests/peer_train.py $photos" "$@"
+    fi
     "$build/sca_bench_train" --json "$build/bench_train.json" "$@"
-    command -v mpirun >/dev/null && mpirun --allow-run-as-root -n 2 "$build/sca_bench_train" --reduce
-    folder=$(mktemp -d "$build/store.XXXXXX")
-    trap 'rm -rf "$folder"' EXIT
-    "$build/sca_bench_train" --store "$folder"
+    if piece ranks && command -v mpirun >/dev/null; then
+        mpirun --allow-run-as-root -n 2 "$build/sca_bench_train" --reduce
+    fi
+    if piece store; then
+        folder=$(mktemp -d "$build/store.XXXXXX")
+        trap 'rm -rf "$folder"' EXIT
+        "$build/sca_bench_train" --store "$folder"
+    fi
     exit 0
 fi
 if "$python" -c 'import torch, transformers' 2>/dev/null; then
