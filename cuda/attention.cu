@@ -4,6 +4,7 @@
  *   or dropout                                and whatever drops probabilities
  *   16-bit activations                        attention_mma.cu
  *   F32 activations                           attention_f32.cu, exact
+ *   with attention=cudnn: what it takes       cudnn.c, before all of these
  *
  * A query's bits depend on its own keys and on how many queries its sequence has, never on other sequences.
  */
@@ -181,7 +182,7 @@ extern "C" void CUDA_OP(attention_fwd)(dev *d, tensor y, tensor lse, tensor q, t
 {
     attention_args g;
     memset(&g, 0, sizeof g);
-    if (!head_fits(d, q.dim[3])) return;
+    if (!head_fits(d, q.dim[3]) || cuda_cudnn_attention(d, y, lse, q, k, v, index, o)) return;
     g.q = q.data, g.k = k.data, g.v = v.data, g.y = y.data;
     g.at_q = side_of(q), g.at_k = side_of(k), g.at_v = side_of(v), g.at_y = side_of(y);
     if (tensor_given(lse))

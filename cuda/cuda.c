@@ -1,5 +1,5 @@
 /* cuda.c - the devices "cuda" and "simt": options, memory, copies, launches, and the table of ops. */
-#include "cuda/gemm.h"
+#include "cuda/vendor.h"
 
 #include "ops/args.h"
 
@@ -233,7 +233,35 @@ void cuda_launched(dev *d, const char *name)
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
-static sca_status take_option(dev *d, cuda *c, const char *text)
+/* Which rows are chosen besides our own, and where their libraries lie; NULL: where the system keeps them. */
+typedef struct vendor_choice {
+    bool cublaslt, cudnn;
+    char *cublaslt_file, *cudnn_file;
+} vendor_choice;
+
+static sca_status take_file(char **to, const char *file)
+{
+    mem_free(*to);
+    *to = text_copy(file, strlen(file));
+    return *to ? SCA_OK : mem_fail(strlen(file) + 1, "device options");
+}
+
+static sca_status open_vendors(cuda *c, const vendor_choice *v)
+{
+#ifdef SIMT
+    if ((v->cublaslt && !v->cublaslt_file) || (v->cudnn && !v->cudnn_file))
+        return status_fail(
+            SCA_ERR_ARGUMENT,
+            "device simt: gemm=cublaslt and attention=cudnn run on a stand-in for the host; name it with "
+            "cublaslt=FILE and cudnn=FILE");
+    if (v->cublaslt || v->cudnn) c->graph_mode = GRAPHS_OFF; /* what runs outside of launches cannot be kept */
+#endif
+    if (v->cublaslt) TRY(cuda_cublas_open(c, v->cublaslt_file));
+    if (v->cudnn) TRY(cuda_cudnn_open(c, v->cudnn_file));
+    return SCA_OK;
+}
+
+static sca_status take_option(dev *d, cuda *c, vendor_choice *v, const char *text)
 {
     int64_t n = 0;
     if (text_starts(text, "threads=")) return SCA_OK; /* of the host: none are used */
@@ -241,6 +269,16 @@ static sca_status take_option(dev *d, cuda *c, const char *text)
         c->index = (int)n;
         return SCA_OK;
     }
+    if (strcmp(text, "gemm=own") == 0 || strcmp(text, "gemm=cublaslt") == 0) {
+        v->cublaslt = text[5] == 'c';
+        return SCA_OK;
+    }
+    if (strcmp(text, "attention=own") == 0 || strcmp(text, "attention=cudnn") == 0) {
+        v->cudnn = text[10] == 'c';
+        return SCA_OK;
+    }
+    if (text_starts(text, "cublaslt=") && text[9]) return take_file(&v->cublaslt_file, text + 9);
+    if (text_starts(text, "cudnn=") && text[6]) return take_file(&v->cudnn_file, text + 6);
     if (strcmp(text, "act=f32") == 0) return SCA_OK;
     if (strcmp(text, "act=bf16") == 0 || strcmp(text, "act=f16") == 0) {
         d->kind = text[4] == 'b' ? &bf16_backend : &f16_backend;
@@ -271,24 +309,27 @@ static sca_status take_option(dev *d, cuda *c, const char *text)
         simt_configure(&(simt_settings){ .seed = 1, .count = true });
         return SCA_OK;
     }
-    return status_fail(SCA_ERR_ARGUMENT,
-                       "device simt: unknown option '%s', expected act=f32|bf16|f16, graphs=on|off|check, "
-                       "memory=BYTES, fail=KERNEL, seed=N or count",
-                       text);
+    return status_fail(
+        SCA_ERR_ARGUMENT,
+        "device simt: unknown option '%s', expected act=f32|bf16|f16, graphs=on|off|check, "
+        "gemm=own|cublaslt, attention=own|cudnn, cublaslt=FILE, cudnn=FILE, memory=BYTES, fail=KERNEL, "
+        "seed=N or count",
+        text);
 #else
     return status_fail(SCA_ERR_ARGUMENT,
-                       "device cuda: unknown option '%s', expected index=N, act=f32|bf16|f16 or graphs=on|off",
+                       "device cuda: unknown option '%s', expected index=N, act=f32|bf16|f16, graphs=on|off, "
+                       "gemm=own|cublaslt, attention=own|cudnn, cublaslt=FILE or cudnn=FILE",
                        text);
 #endif
 }
 
-static sca_status take_options(dev *d, cuda *c, const char *options)
+static sca_status take_options(dev *d, cuda *c, vendor_choice *v, const char *options)
 {
     for (const char *p = options; *p;) {
         size_t n = strcspn(p, ",");
         char *one = text_copy(p, n);
         if (!one) return mem_fail(n + 1, "device options");
-        sca_status status = n ? take_option(d, c, one) : SCA_OK;
+        sca_status status = n ? take_option(d, c, v, one) : SCA_OK;
         mem_free(one);
         TRY(status);
         p += n + (p[n] == ',');
@@ -301,14 +342,20 @@ static sca_status take_options(dev *d, cuda *c, const char *options)
 static sca_status cuda_open(dev *d, const char *options)
 {
     sca_status status = SCA_OK;
+    vendor_choice v = { 0 };
     cuda *c = mem_zero(1, sizeof *c);
     if (!c) return mem_fail(sizeof *c, "the " KIND " device");
-    TRY_GOTO(fail, take_options(d, c, options));
-    TRY_GOTO(fail, take_gpu(c));
-    TRY_GOTO(fail, open_stream(c));
+    TRY_GOTO(done, take_options(d, c, &v, options));
+    TRY_GOTO(done, take_gpu(c));
+    TRY_GOTO(done, open_stream(c));
+    TRY_GOTO(done, open_vendors(c, &v));
     d->impl = c;
-    return SCA_OK;
-fail:
+done:
+    mem_free(v.cublaslt_file);
+    mem_free(v.cudnn_file);
+    if (status == SCA_OK) return SCA_OK;
+    cuda_cublas_close(c);
+    cuda_cudnn_close(c);
     close_stream(c);
     mem_free(c);
     return status;
@@ -320,6 +367,8 @@ static void cuda_close(dev *d)
     if (!c) return;
     wait_stream(c);
     cuda_graphs_free(c);
+    cuda_cublas_close(c);
+    cuda_cudnn_close(c);
     for (int i = 0; i < 2; i++) memory_give(c->scratch[i]);
     close_stream(c);
     mem_free(c->maps);
@@ -403,6 +452,12 @@ static const op_table ops = {
 #undef OP
 };
 
+static const dev_row rows[] = { { "gemm=own", NULL },
+                                { "gemm=cublaslt", cuda_cublas_state },
+                                { "attention=own", NULL },
+                                { "attention=cudnn", cuda_cudnn_state },
+                                { NULL, NULL } };
+
 #ifdef SIMT
 #define FENCE cuda_fence
 #else
@@ -412,7 +467,7 @@ static const op_table ops = {
 #define CUDA_BACKEND(type)                                                                                     \
     { .name = KIND, .act = type, .open = cuda_open, .close = cuda_close, .alloc = cuda_alloc,                  \
       .release = cuda_release, .put = cuda_put, .get = cuda_get, .sync = cuda_sync, .fence = FENCE,         \
-      .panel_bytes = cuda_panel_bytes, .repeat = cuda_repeat, .repeated = cuda_repeated, .ops = &ops }
+      .panel_bytes = cuda_panel_bytes, .repeat = cuda_repeat, .repeated = cuda_repeated, .rows = rows, .ops = &ops }
 /* clang-format on */
 const backend CUDA_NAME(backend) = CUDA_BACKEND(DT_F32);
 static const backend bf16_backend = CUDA_BACKEND(DT_BF16);

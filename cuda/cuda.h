@@ -42,6 +42,8 @@ typedef struct cuda {
     int turn;   /* which staging buffer is next */
     repeat_mode graph_mode;
     struct cuda_graphs *graphs; /* graph.c; NULL until something repeats */
+    struct cublas *cublas;      /* cublas.c; NULL: gemm=own */
+    struct cudnn *cudnn;        /* cudnn.c; NULL: attention=own */
 } cuda;
 
 /* Names are made so that both devices can be in one program. */
@@ -56,6 +58,7 @@ typedef struct cuda {
 #define cuda_may_grow CUDA_NAME(may_grow)
 #define cuda_graphs_drop CUDA_NAME(graphs_drop)
 #define cuda_graphs_free CUDA_NAME(graphs_free)
+#define cuda_cudnn_attention CUDA_NAME(cudnn_attention)
 
 static inline cuda *cuda_of(const dev *d) { return (cuda *)d->impl; }
 
@@ -75,6 +78,9 @@ void cuda_graphs_free(cuda *c);
 bool cuda_may_launch(dev *d, const void *kernel, const char *name, size_t dynamic_bytes);
 /* An error of the runtime becomes the stream's failure. */
 void cuda_failed(dev *d, cudaError_t e, const char *what);
+/* cudnn.c: op_attention_fwd by cuDNN; false: nothing was done, it is not for it. */
+bool cuda_cudnn_attention(dev *d, tensor y, tensor lse, tensor q, tensor k, tensor v, tensor index,
+                          attention_options o);
 /* After a launch: an error becomes the stream's failure and names the kernel. */
 void cuda_launched(dev *d, const char *name);
 

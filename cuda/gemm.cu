@@ -4,6 +4,7 @@
  *   the same, more rows, aligned, on sm_90a                           gemm_wgmma.cu   tensor cores, by warpgroups
  *   operands of one 16-bit type                                       gemm_mma.cu     tensor cores
  *   everything else                                                   gemm_f32.cu     exact, one order for every M
+ *   with gemm=cublaslt: what it takes                                 cublas.c        before all of these
  *
  * Bits: F32 results of a row do not depend on the other rows. The 16-bit paths sum in another order for at most 32
  * rows, where K is divided among blocks, and from one tensor core kernel to the other: results of a row are the same
@@ -155,6 +156,18 @@ static void start_mma(dev *d, const cuda_gemm_job *j, gemm_args *g, bool aligned
     cuda_gemm_mma_launch(d, g, j->a_type, j->b_cols, aligned, plan.tile, plan.splits, batches);
 }
 
+/* The row gemm=cublaslt, where it is chosen and takes the product. */
+static bool start_vendor(dev *d, const cuda_gemm_job *j)
+{
+    float *sums = NULL;
+    if (j->tile || !cuda_cublas_gemm(d, j, &sums)) return false;
+    if (!sums || d->status != SCA_OK) return true;
+    gemm_args g = args_of(j);
+    g.partial = sums;
+    cuda_gemm_join_launch(d, &g, j->a_type, 1);
+    return true;
+}
+
 enum { MOST_GRID_Z = 65535 };
 
 void cuda_gemm(dev *d, const cuda_gemm_job *j)
@@ -180,6 +193,7 @@ void cuda_gemm(dev *d, const cuda_gemm_job *j)
         }
         return;
     }
+    if (start_vendor(d, j)) return;
     gemm_args g = args_of(j);
     bool wide_a = rows_wide(j->a, j->a_type, j->lda, j->batch_a, j->batch);
     bool wide_b = rows_wide(j->b, j->b_type, j->ldb, j->batch_b, j->batch);

@@ -42,12 +42,16 @@ typedef struct cuda_gemm_job {
 #define cuda_gemm CUDA_NAME(gemm)
 #define cuda_gemm_job_of CUDA_NAME(gemm_job_of)
 #define cuda_gemm_weight CUDA_NAME(gemm_weight)
+#define cuda_cublas_gemm CUDA_NAME(cublas_gemm)
 
 /* A job with alpha 1, one batch and nothing optional. */
 cuda_gemm_job cuda_gemm_job_of(int64_t M, int64_t N, int64_t K);
 /* Describes the weight w of op_linear_fwd and its relatives, rows or panels. */
 void cuda_gemm_weight(cuda_gemm_job *j, tensor w, bool in_out);
 void cuda_gemm(dev *d, const cuda_gemm_job *j);
+/* cublas.c: the product by cuBLASLt; false: nothing was done, it is not for it. *sums: NULL, or the sums of a b alone,
+ * (M,N), whose ending is to do. */
+bool cuda_cublas_gemm(dev *d, const cuda_gemm_job *j, float **sums);
 
 /* What a 16-bit product of more than 32 rows would be on such a GPU: aligned operands, the weight as rows. */
 typedef struct cuda_gemm_work {

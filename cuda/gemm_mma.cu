@@ -183,10 +183,7 @@ template <class T> __global__ void __launch_bounds__(256) gemm_join(gemm_args g,
 void cuda_gemm_join_launch(dev *d, const gemm_args *g, dtype type, int splits)
 {
     dim3 grid((unsigned)ceil_div((int64_t)g->M * g->N, 256)), block(256);
-    if (type == DT_BF16)
-        LAUNCH(d, (gemm_join<bf16>), grid, block, 0, *g, splits);
-    else
-        LAUNCH(d, (gemm_join<f16>), grid, block, 0, *g, splits);
+    WITH_TYPE(type, T, LAUNCH(d, (gemm_join<T>), grid, block, 0, *g, splits))
 }
 
 /* ---- launching ------------------------------------------------------------------------------------------------------ */

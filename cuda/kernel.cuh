@@ -259,7 +259,7 @@ static inline bool rows_aligned(const tensor *t)
 static __device__ __forceinline__ float activate(activation act, float x)
 {
     switch (act) {
-    case ACT_RELU: return x > 0 ? x : 0;
+    case ACT_RELU: return x < 0 ? 0 : x;
     case ACT_GELU: return 0.5f * x * erfcf(-0.70710678118654752f * x); /* erfc: no cancellation for x < 0 */
     case ACT_GELU_TANH: return 0.5f * x * (1 + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
     default: return x;

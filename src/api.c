@@ -96,6 +96,19 @@ sca_status sca_plan(const sca_config *c, int regions, char **json)
 }
 
 /* SCA_LIBRARIES: "name=version,name=version", from the build. */
+/* "cpu gemm=blas": which library does it, or why it cannot be had. */
+static void put_variants(str *s)
+{
+    const char *between = "";
+    for (const char *const *kind = dev_kinds(); *kind; kind++)
+        for (const dev_row *row = dev_rows(*kind); row->name; row++) {
+            char state[200] = "our own";
+            if (row->state) row->state(state, sizeof state);
+            str_printf(s, "%s\"%s %s\": \"%s\"", between, *kind, row->name, state);
+            between = ", ";
+        }
+}
+
 sca_status sca_build_info(char **json)
 {
     *json = NULL;
@@ -103,7 +116,9 @@ sca_status sca_build_info(char **json)
     str_printf(&s, "{\"version\": \"%s\", \"devices\": [", SCA_VERSION);
     for (const char *const *kind = dev_kinds(); *kind; kind++)
         str_printf(&s, "%s\"%s\"", kind == dev_kinds() ? "" : ", ", *kind);
-    str_put(&s, "], \"libraries\": {");
+    str_put(&s, "], \"variants\": {");
+    put_variants(&s);
+    str_put(&s, "}, \"libraries\": {");
     const char *at = SCA_LIBRARIES;
     for (int i = 0; *at; i++) {
         size_t name = strcspn(at, "="), version = strcspn(at + name + 1, ",");

@@ -97,7 +97,9 @@ static void put_build(str *s, const json_t *build)
     put_value(s, json_object_get(build, "devices"));
     str_put(s, "\nrepeated work: devices cuda (CUDA graphs) and simt start it as a whole; --variants graphs=off: "
                "op by op");
-    str_put(s, "\nbuilt with:\n");
+    str_put(s, "\nvariants (--variants SLOT=NAME,...; our own unless one is named):\n");
+    put_facts(s, json_object_get(build, "variants"));
+    str_put(s, "built with:\n");
     put_facts(s, json_object_get(build, "libraries"));
 }
 

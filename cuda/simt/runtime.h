@@ -10,9 +10,12 @@
 extern "C" {
 #endif
 
+/* cuda/cublas.c and cuda/cudnn.c know the toolkit's own names too. */
+#ifndef __DRIVER_TYPES_H__
 typedef enum cudaError { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719 } cudaError_t;
-typedef struct simt_stream *cudaStream_t;
-typedef struct simt_event *cudaEvent_t;
+#endif
+typedef struct CUstream_st *cudaStream_t;
+typedef struct CUevent_st *cudaEvent_t;
 
 cudaError_t simt_malloc(void **p, size_t bytes);
 cudaError_t simt_free(void *p);

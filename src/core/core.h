@@ -60,6 +60,11 @@ const char *tensor_text(tensor t, char text[96]);
 typedef struct dev dev;
 struct op_table; /* defined in ops.h; core never looks inside */
 
+typedef struct dev_row { /* an implementation that is chosen by name: setting run.variants */
+    const char *name;                        /* "gemm=blas" */
+    void (*state)(char *text, size_t bytes); /* which library does it, or why it cannot be had; NULL: it is our own */
+} dev_row;
+
 typedef struct backend { /* a kind of machine */
     const char *name;    /* "cpu" "cuda" "simt" "ref" "null" "trace" */
     dtype act;           /* element type of activations, and of small parameters (norms, biases) */
@@ -79,6 +84,7 @@ typedef struct backend { /* a kind of machine */
     /* dev_repeat and dev_repeated; NULL: ops run as they come. */
     bool (*repeat)(dev *d, const char *what, const void *key, size_t bytes);
     void (*repeated)(dev *d);
+    const dev_row *rows; /* what can be chosen by name, up to a name of NULL; NULL: nothing */
     const struct op_table *ops;
 } backend;
 
@@ -95,6 +101,7 @@ struct dev { /* one machine, one stream, used by one thread */
 sca_status dev_open(const char *kind, const char *options, dev **out);
 void dev_close(dev *d);             /* accepts NULL */
 const char *const *dev_kinds(void); /* NULL-terminated names of what is built in (ops.c) */
+const dev_row *dev_rows(const char *kind); /* never NULL (ops.c) */
 /* Records the first failure of the stream. */
 void dev_fail(dev *d, sca_status s, const char *format, ...) PRINTF_LIKE(3, 4);
 /* Reports and clears a failed stream: the only ways a failure comes out. */

@@ -4,6 +4,8 @@
  * that a row gives the same bits in any company. */
 #include "cpu/cpu.h"
 
+#include <stdio.h>
+
 #ifdef SCA_BLAS
 
 #include <cblas.h>
@@ -38,6 +40,12 @@ sca_status cpu_blas_open(void)
                        "device cpu: gemm=blas needs %s, which cannot be loaded; install libopenblas0, or "
                        "leave gemm=blas out",
                        SCA_BLAS);
+}
+
+void cpu_blas_state(char *text, size_t bytes)
+{
+    bool there = cpu_blas_open() == SCA_OK;
+    snprintf(text, bytes, "%s%s", there ? "" : "library not found, looked for ", SCA_BLAS);
 }
 
 enum { SLICE = 128 }; /* outputs of one call: wide enough for the library's own blocks */
@@ -82,6 +90,8 @@ sca_status cpu_blas_open(void)
                        "device cpu: gemm=blas is not built in; install libopenblas-dev and build "
                        "again, or leave it out");
 }
+
+void cpu_blas_state(char *text, size_t bytes) { snprintf(text, bytes, "not built: no OpenBLAS was found"); }
 
 bool cpu_blas_gemm(dev *d, const gemm_job *job)
 {

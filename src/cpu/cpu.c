@@ -241,11 +241,13 @@ static const op_table cpu_ops = {
 #undef OP
 };
 
+static const dev_row rows[] = { { "gemm=own", NULL }, { "gemm=blas", cpu_blas_state }, { NULL, NULL } };
+
 /* clang-format off */
 #define CPU_BACKEND(panels)                                                                                    \
     { .name = "cpu", .act = DT_F32, .host_memory = true, .open = cpu_open, .close = cpu_close,                 \
       .alloc = cpu_alloc, .release = cpu_release, .put = cpu_put, .get = cpu_put, .sync = cpu_sync,            \
-      .panel_bytes = panels, .ops = &cpu_ops }
+      .panel_bytes = panels, .rows = rows, .ops = &cpu_ops }
 /* clang-format on */
 const backend cpu_backend = CPU_BACKEND(cpu_panel_bytes);
 static const backend blas_backend = CPU_BACKEND(NULL); /* a BLAS takes rows */

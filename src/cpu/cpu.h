@@ -102,6 +102,7 @@ void cpu_gemm_fill_turned(const gemm_job *j, int64_t m0, int64_t rows, int64_t k
 void cpu_gemm(dev *d, const gemm_job *job);
 /* blas.c. Loads the library; refused when it is not built in or not there. */
 sca_status cpu_blas_open(void);
+void cpu_blas_state(char *text, size_t bytes); /* of dev_row */
 /* False when gemm.c has to do it. */
 bool cpu_blas_gemm(dev *d, const gemm_job *job);
 size_t cpu_panel_bytes(dtype type, int64_t N, int64_t K);

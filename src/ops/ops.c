@@ -690,6 +690,13 @@ static const backend *find_backend(const char *kind)
     return NULL;
 }
 
+const dev_row *dev_rows(const char *kind)
+{
+    static const dev_row none = { 0 };
+    const backend *b = find_backend(kind);
+    return b && b->rows ? b->rows : &none;
+}
+
 static sca_status refuse_kind(const char *kind)
 {
     str list = { 0 };
