@@ -434,7 +434,8 @@ template <class T> static void start_pool(dev *d, attention_args *g, int64_t B)
     g->chunk = 512;
     g->units = (g->Tk + g->chunk - 1) / g->chunk;
     int64_t queries = B * g->Tq;
-    g->partial = (float *)cuda_scratch(d, (size_t)(queries * g->units * (g->D + 2)) * sizeof(float));
+    g->partial = (float *)cuda_scratch(d, (size_t)(queries * g->units * (g->D + 2)) * sizeof(float),
+                                       "partial results of the attention to the image");
     if (!g->partial) return;
     if (g->D <= 64)
         start<T, 64, 32, POOL>(d, g, B);

@@ -102,7 +102,9 @@ extern "C" void CUDA_OP(conv_fwd)(dev *d, tensor y, tensor x, tensor w, tensor b
          even = even_rows(&y, &to);
     int64_t patch_bytes = direct ? 0 : aligned_bytes(rows * K, x.type);
     int64_t bytes = patch_bytes + (even ? 0 : aligned_bytes(rows * y.dim[3], y.type));
-    char *scratch = bytes ? static_cast<char *>(cuda_scratch_of(d, 0, (size_t)bytes)) : NULL;
+    char *scratch = bytes ? static_cast<char *>(cuda_scratch_of(d, 0, (size_t)bytes,
+                                                                "the pieces of the image that a convolution sees"))
+                          : NULL;
     if (bytes && !scratch) return;
     if (!direct) {
         from = matrix_on(scratch, x.type, rows, K);
@@ -150,7 +152,8 @@ extern "C" void CUDA_OP(conv_transpose_fwd)(dev *d, tensor y, tensor x, tensor w
     bool even = even_rows(&x, &from);
     int64_t out_bytes = aligned_bytes(rows * wide, y.type), in_bytes = even ? 0 : aligned_bytes(rows * C, x.type);
     int64_t bytes = out_bytes + in_bytes + aligned_bytes(wide, DT_F32);
-    char *scratch = static_cast<char *>(cuda_scratch_of(d, 0, (size_t)bytes));
+    char *scratch =
+        static_cast<char *>(cuda_scratch_of(d, 0, (size_t)bytes, "the result of a transposed convolution"));
     if (!scratch) return;
     if (!even) {
         from = matrix_on(scratch + out_bytes, x.type, rows, C);

@@ -324,7 +324,9 @@ bool cuda_cublas_gemm(dev *d, const cuda_gemm_job *j, float **sums)
     const plan *p = plan_of(d, l, &key, j->bias);
     if (!p || p->refused) return !p;
     size_t own = ours ? ((size_t)(j->M * j->N) * sizeof(float) + MOST_ALIGN - 1) / MOST_ALIGN * MOST_ALIGN : 0;
-    char *scratch = own + p->workspace ? cuda_scratch(d, own + p->workspace) : NULL;
+    char *scratch = own + p->workspace
+                        ? cuda_scratch(d, own + p->workspace, "sums and workspace of a product by cuBLASLt")
+                        : NULL;
     if (d->status != SCA_OK) return true;
     if (ours) *sums = (float *)(void *)scratch;
     run(d, l, p, j, ours ? 1 : j->alpha, ours ? scratch : j->y, p->workspace ? scratch + own : NULL);

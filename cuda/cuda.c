@@ -16,18 +16,28 @@ enum { STAGING_BYTES = 4 << 20, LEAST_ARCH = 80 };
 
 static const backend bf16_backend, f16_backend; /* below */
 
+/* What the runtime says of this machine. */
+typedef struct gpu_found {
+    cudaError_t error;
+    int driver, runtime; /* 1000 major + 10 minor of CUDA; driver 0: there is none */
+    int gpus, major, minor;
+} gpu_found;
+
 /* ---- the runtime, twice ------------------------------------------------------------------------------------- */
 
 #ifdef SIMT
-/* Options of the shim, and a machine like a small H100. */
-static sca_status take_gpu(cuda *c)
+/* A machine like a small H100, or what the option pretend=... makes of it. */
+static void look_for_gpu(cuda *c, gpu_found *g)
 {
-    c->arch = 90;
+    *g = (gpu_found){ .error = c->pretended, .driver = c->pretended_driver, .runtime = 13000, .gpus = 1 };
+    if (c->pretended == cudaErrorNoDevice) g->gpus = 0;
+    g->major = c->arch ? c->arch / 10 : 9, g->minor = c->arch % 10;
     c->multiprocessors = 4;
     c->block_shared = 227 << 10;
     if (!c->memory_bytes) c->memory_bytes = (size_t)80 << 30;
-    return SCA_OK;
 }
+static void forget_error(void) {}
+static const char *error_name(cudaError_t e) { return e == cudaErrorUnknown ? "cudaErrorUnknown" : "an error"; }
 
 static sca_status open_stream(cuda *c)
 {
@@ -45,11 +55,13 @@ static size_t memory_left(const cuda *c) { return c->memory_bytes - c->taken_byt
 static cudaError_t wait_stream(cuda *c)
 {
     (void)c;
-    return simt_last_error();
+    return simt_wait();
 }
 static const char *error_text(cudaError_t e)
 {
-    return e == cudaErrorMemoryAllocation ? "out of memory" : simt_message();
+    return e == cudaErrorMemoryAllocation ? "out of memory"
+           : e == cudaErrorUnknown        ? "unknown error"
+                                          : simt_message();
 }
 
 static void cuda_put(dev *d, void *dst, const void *src, size_t bytes)
@@ -78,46 +90,24 @@ bool cuda_may_launch(dev *d, const void *kernel, const char *name, size_t dynami
 #else
 static const char *error_text(cudaError_t e) { return cudaGetErrorString(e); }
 
-/* Why no GPU can be used; both versions are named. */
-static sca_status no_gpu(cudaError_t e)
-{
-    int driver = 0, runtime = 0;
-    cudaDriverGetVersion(&driver);
-    cudaRuntimeGetVersion(&runtime);
-    cudaGetLastError(); /* forgotten: the next call is not to blame */
-    if (e == cudaErrorInsufficientDriver && driver == 0)
-        return status_fail(SCA_ERR_UNSUPPORTED, "cuda: no NVIDIA driver is installed; use --device cpu");
-    if (e == cudaErrorInsufficientDriver)
-        return status_fail(SCA_ERR_UNSUPPORTED,
-                           "cuda: the driver knows CUDA %d.%d, this build needs %d.%d; install a newer driver",
-                           driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
-    if (e == cudaErrorNoDevice)
-        return status_fail(SCA_ERR_UNSUPPORTED, "cuda: no GPU is visible (CUDA %d.%d); use --device cpu",
-                           driver / 1000, driver % 1000 / 10);
-    return status_fail(SCA_ERR_DEVICE, "device cuda: %s (%s)", cudaGetErrorString(e), cudaGetErrorName(e));
-}
+static void forget_error(void) { cudaGetLastError(); }
+static const char *error_name(cudaError_t e) { return cudaGetErrorName(e); }
 
-static sca_status take_gpu(cuda *c)
+static void look_for_gpu(cuda *c, gpu_found *g)
 {
-    int n = 0, major = 0, minor = 0, shared = 0;
-    cudaError_t e = cudaGetDeviceCount(&n);
-    if (e != cudaSuccess) return no_gpu(e);
-    if (c->index >= n)
-        return status_fail(SCA_ERR_ARGUMENT, "device cuda: index=%d, expected 0 to %d", c->index, n - 1);
-    if ((e = cudaSetDevice(c->index)) != cudaSuccess) return no_gpu(e);
-    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, c->index);
-    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, c->index);
+    int shared = 0;
+    size_t unused = 0;
+    g->error = cudaGetDeviceCount(&g->gpus);
+    cudaDriverGetVersion(&g->driver);
+    cudaRuntimeGetVersion(&g->runtime);
+    if (g->error != cudaSuccess || c->index >= g->gpus || (g->error = cudaSetDevice(c->index)) != cudaSuccess)
+        return;
+    cudaDeviceGetAttribute(&g->major, cudaDevAttrComputeCapabilityMajor, c->index);
+    cudaDeviceGetAttribute(&g->minor, cudaDevAttrComputeCapabilityMinor, c->index);
     cudaDeviceGetAttribute(&c->multiprocessors, cudaDevAttrMultiProcessorCount, c->index);
     cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->index);
-    c->arch = 10 * major + minor;
     c->block_shared = (size_t)shared;
-    if (c->arch < LEAST_ARCH)
-        return status_fail(SCA_ERR_UNSUPPORTED,
-                           "cuda: GPU %d has compute capability %d.%d, this build needs %d.%d or later", c->index,
-                           major, minor, LEAST_ARCH / 10, LEAST_ARCH % 10);
-    size_t unused = 0;
-    if ((e = cudaMemGetInfo(&unused, &c->memory_bytes)) != cudaSuccess) return no_gpu(e);
-    return SCA_OK;
+    g->error = cudaMemGetInfo(&unused, &c->memory_bytes);
 }
 
 static sca_status open_stream(cuda *c)
@@ -127,7 +117,8 @@ static sca_status open_stream(cuda *c)
         e = cudaMallocHost((void **)&c->staging[i], STAGING_BYTES);
         if (e == cudaSuccess) e = cudaEventCreateWithFlags(&c->staged[i], cudaEventDisableTiming);
     }
-    return e == cudaSuccess ? SCA_OK : no_gpu(e);
+    if (e == cudaSuccess) return SCA_OK;
+    return status_fail(SCA_ERR_DEVICE, "device " KIND ": no stream: %s (%s)", error_text(e), error_name(e));
 }
 
 static void close_stream(cuda *c)
@@ -213,6 +204,43 @@ bool cuda_may_launch(dev *d, const void *kernel, const char *name, size_t dynami
 }
 #endif
 
+/* ---- the GPU: found, and good enough? ---------------------------------------------------------------------------- */
+
+/* Why no GPU can be used; both versions are named. */
+static sca_status no_gpu(const gpu_found *g)
+{
+    forget_error(); /* the next call is not to blame */
+    if (g->error == cudaErrorInsufficientDriver && g->driver == 0)
+        return status_fail(SCA_ERR_UNSUPPORTED,
+                           "device " KIND ": no NVIDIA driver is installed; install one, or use --device cpu");
+    if (g->error == cudaErrorInsufficientDriver)
+        return status_fail(SCA_ERR_UNSUPPORTED,
+                           "device " KIND
+                           ": the driver knows CUDA %d.%d, this build needs %d.%d; install a newer driver, or use "
+                           "--device cpu",
+                           g->driver / 1000, g->driver % 1000 / 10, g->runtime / 1000, g->runtime % 1000 / 10);
+    if (g->error == cudaErrorNoDevice)
+        return status_fail(SCA_ERR_UNSUPPORTED,
+                           "device " KIND ": no GPU is visible (the driver knows CUDA %d.%d); use --device cpu",
+                           g->driver / 1000, g->driver % 1000 / 10);
+    return status_fail(SCA_ERR_DEVICE, "device " KIND ": %s (%s)", error_text(g->error), error_name(g->error));
+}
+
+static sca_status take_gpu(cuda *c)
+{
+    gpu_found g = { 0 };
+    look_for_gpu(c, &g);
+    if (g.error != cudaSuccess) return no_gpu(&g);
+    if (c->index >= g.gpus)
+        return status_fail(SCA_ERR_ARGUMENT, "device " KIND ": index=%d, expected 0 to %d", c->index, g.gpus - 1);
+    c->arch = 10 * g.major + g.minor;
+    if (c->arch >= LEAST_ARCH) return SCA_OK;
+    return status_fail(SCA_ERR_UNSUPPORTED,
+                       "device " KIND
+                       ": GPU %d has compute capability %d.%d, this build needs %d.%d or later; use --device cpu",
+                       c->index, g.major, g.minor, LEAST_ARCH / 10, LEAST_ARCH % 10);
+}
+
 /* ---- failures -------------------------------------------------------------------------------------------------- */
 
 void cuda_failed(dev *d, cudaError_t e, const char *what)
@@ -261,6 +289,31 @@ static sca_status open_vendors(cuda *c, const vendor_choice *v)
     return SCA_OK;
 }
 
+#ifdef SIMT
+/* A machine that the real device would not take. */
+static sca_status take_pretence(cuda *c, const char *what)
+{
+    static const struct {
+        const char *what;
+        cudaError_t error;
+        int driver, arch;
+    } row[] = { { "no-driver", cudaErrorInsufficientDriver, 0, 90 },
+                { "old-driver", cudaErrorInsufficientDriver, 11040, 90 },
+                { "no-gpu", cudaErrorNoDevice, 13000, 90 },
+                { "broken", cudaErrorUnknown, 13000, 90 },
+                { "sm_75", cudaSuccess, 13000, 75 } };
+    for (size_t i = 0; i < LENGTH(row); i++)
+        if (strcmp(what, row[i].what) == 0) {
+            c->pretended = row[i].error;
+            c->pretended_driver = row[i].driver;
+            c->arch = row[i].arch;
+            return SCA_OK;
+        }
+    return status_fail(SCA_ERR_ARGUMENT,
+                       "device simt: pretend=%s, expected no-driver, old-driver, no-gpu, broken or sm_75", what);
+}
+#endif
+
 static sca_status take_option(dev *d, cuda *c, vendor_choice *v, const char *text)
 {
     int64_t n = 0;
@@ -298,9 +351,14 @@ static sca_status take_option(dev *d, cuda *c, vendor_choice *v, const char *tex
         return SCA_OK;
     }
     if (text_starts(text, "fail=") && text[5]) {
-        simt_fail_kernel(text + 5);
+        simt_fail_kernel(text + 5, false);
         return SCA_OK;
     }
+    if (text_starts(text, "crash=") && text[6]) {
+        simt_fail_kernel(text + 6, true);
+        return SCA_OK;
+    }
+    if (text_starts(text, "pretend=")) return take_pretence(c, text + 8);
     if (text_starts(text, "seed=") && text_to_int(text + 5, 0, INT32_MAX, &n)) {
         simt_configure(&(simt_settings){ .seed = (unsigned)n });
         return SCA_OK;
@@ -313,7 +371,8 @@ static sca_status take_option(dev *d, cuda *c, vendor_choice *v, const char *tex
         SCA_ERR_ARGUMENT,
         "device simt: unknown option '%s', expected act=f32|bf16|f16, graphs=on|off|check, "
         "gemm=own|cublaslt, attention=own|cudnn, cublaslt=FILE, cudnn=FILE, memory=BYTES, fail=KERNEL, "
-        "seed=N or count",
+        "crash=KERNEL, "
+        "pretend=no-driver|old-driver|no-gpu|broken|sm_75, seed=N or count",
         text);
 #else
     return status_fail(SCA_ERR_ARGUMENT,
@@ -345,6 +404,9 @@ static sca_status cuda_open(dev *d, const char *options)
     vendor_choice v = { 0 };
     cuda *c = mem_zero(1, sizeof *c);
     if (!c) return mem_fail(sizeof *c, "the " KIND " device");
+#ifdef SIMT
+    simt_fail_kernel("", false); /* of a device before */
+#endif
     TRY_GOTO(done, take_options(d, c, &v, options));
     TRY_GOTO(done, take_gpu(c));
     TRY_GOTO(done, open_stream(c));
@@ -405,7 +467,7 @@ static void cuda_sync(dev *d)
     if (e != cudaSuccess) cuda_failed(d, e, "waiting for the stream");
 }
 
-void *cuda_scratch_of(dev *d, int which, size_t bytes)
+void *cuda_scratch_of(dev *d, int which, size_t bytes, const char *what)
 {
     cuda *c = cuda_of(d);
     if (d->status != SCA_OK) return NULL;
@@ -419,9 +481,11 @@ void *cuda_scratch_of(dev *d, int which, size_t bytes)
     c->scratch_bytes[which] = 0;
     void *p = NULL;
     if (memory_take(c, &p, bytes) != cudaSuccess) {
-        dev_fail(d, SCA_ERR_MEMORY,
-                 "device " KIND ": out of memory: %.1f MiB for scratch, %.1f of %.1f MiB are free", mib(bytes),
-                 mib(memory_left(c)), mib(c->memory_bytes));
+        dev_fail(
+            d, SCA_ERR_MEMORY,
+            "device " KIND ": out of memory: %.1f MiB wanted, %.1f of %.1f MiB are free; it was for %s; the model "
+            "and its activations hold %.1f MiB; lower it with --precision bf16, a smaller model or fewer --beams",
+            mib(bytes), mib(memory_left(c)), mib(c->memory_bytes), what, mib(c->taken_bytes));
         return NULL;
     }
     c->taken_bytes += bytes;

@@ -42,6 +42,8 @@ typedef struct cuda {
     int turn;   /* which staging buffer is next */
     repeat_mode graph_mode;
     struct cuda_graphs *graphs; /* graph.c; NULL until something repeats */
+    cudaError_t pretended;      /* simt: what looking for a GPU gives, and */
+    int pretended_driver;       /* the version of its driver */
     struct cublas *cublas;      /* cublas.c; NULL: gemm=own */
     struct cudnn *cudnn;        /* cudnn.c; NULL: attention=own */
 } cuda;
@@ -63,9 +65,12 @@ typedef struct cuda {
 static inline cuda *cuda_of(const dev *d) { return (cuda *)d->impl; }
 
 /* Device memory of at least that size, 256-byte aligned, until the next call for the same one; NULL and a failed stream
- * when it is out. 0: for an op that calls the product, 1: for the product itself. */
-void *cuda_scratch_of(dev *d, int which, size_t bytes);
-static inline void *cuda_scratch(dev *d, size_t bytes) { return cuda_scratch_of(d, 1, bytes); }
+ * when it is out. 0: for an op that calls the product, 1: for the product itself. what: it is for, in the message. */
+void *cuda_scratch_of(dev *d, int which, size_t bytes, const char *what);
+static inline void *cuda_scratch(dev *d, size_t bytes, const char *what)
+{
+    return cuda_scratch_of(d, 1, bytes, what);
+}
 /* graph.c: backend.repeat and .repeated. */
 bool cuda_repeat(dev *d, const char *what, const void *key, size_t bytes);
 void cuda_repeated(dev *d);

@@ -339,7 +339,7 @@ static void execute(dev *d, const cudnn *l, const plan *p, void *const pointer[6
 {
     static const int64_t id[6] = { ID_Q, ID_K, ID_V, ID_O, ID_SCALE, ID_STATS };
     int64_t n = p->key.stats ? 6 : 5;
-    void *workspace = p->workspace > 0 ? cuda_scratch(d, (size_t)p->workspace) : NULL;
+    void *workspace = p->workspace > 0 ? cuda_scratch(d, (size_t)p->workspace, "cuDNN's workspace") : NULL;
     if (d->status != SCA_OK) return;
     builder b = { .f = &l->f };
     descriptor pack = NULL;

@@ -137,7 +137,8 @@ static bool divide(dev *d, const cuda_gemm_job *j, gemm_args *g, gemm_plan *plan
         plan->splits = (int)ceil_div(j->K, g->k_split);
     }
     if (plan->splits <= 1) return true;
-    g->partial = (float *)cuda_scratch(d, (size_t)(j->M * j->N) * (size_t)plan->splits * sizeof(float));
+    g->partial = (float *)cuda_scratch(d, (size_t)(j->M * j->N) * (size_t)plan->splits * sizeof(float),
+                                       "sums of a product whose terms are divided among blocks");
     return g->partial != NULL;
 }
 

@@ -182,4 +182,6 @@ void simt_count_begin(machine *m);
 void simt_count_access(machine *m, unsigned thread, const void *place, const char *p, unsigned bytes, bool shared);
 void simt_count_flush(machine *m); /* the block has ended */
 
+void simt_set_message(const char *text); /* of simt_message */
+
 #endif

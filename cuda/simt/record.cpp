@@ -18,7 +18,8 @@ struct simt_recording {
     bool failed; /* memory was out */
 };
 
-static thread_local char failing[64];              /* simt_fail_kernel */
+static thread_local char failing[64]; /* simt_fail_kernel */
+static thread_local bool late, crashed;
 static thread_local simt_recording *recording; /* of this thread; NULL: launches run */
 
 static bool keep(simt_recording *r, const recorded *l, const void *context)
@@ -42,14 +43,27 @@ static bool keep(simt_recording *r, const recorded *l, const void *context)
 cudaError_t simt_submit(const char *name, dim3 grid, dim3 block, size_t dynamic_bytes, simt_body *body,
                         const void *context, size_t context_bytes)
 {
-    if (*failing && strstr(name, failing)) block = dim3(0, 0, 0); /* which is refused */
+    if (*failing && late && strstr(name, failing)) crashed = true;
+    if (crashed) return cudaSuccess; /* nothing runs any more, which nobody knows yet */
+    if (*failing && !late && strstr(name, failing)) block = dim3(0, 0, 0); /* which is refused */
     if (!recording) return simt_launch(name, grid, block, dynamic_bytes, body, context, context_bytes);
     recorded l = { name, grid, block, dynamic_bytes, context_bytes, body, NULL };
     if (!keep(recording, &l, context)) recording->failed = true;
     return cudaSuccess;
 }
 
-void simt_fail_kernel(const char *part) { snprintf(failing, sizeof failing, "%s", part); }
+void simt_fail_kernel(const char *part, bool is_late)
+{
+    snprintf(failing, sizeof failing, "%s", part);
+    late = is_late;
+    crashed = false;
+}
+
+cudaError_t simt_wait(void)
+{
+    if (crashed) simt_set_message("unspecified launch failure");
+    return crashed ? cudaErrorLaunchFailure : simt_last_error();
+}
 
 cudaError_t simt_record_begin(void)
 {
@@ -71,8 +85,8 @@ cudaError_t simt_record_run(const simt_recording *r)
 {
     for (size_t i = 0; i < r->n; i++) {
         const recorded *l = &r->launches[i];
-        cudaError_t e = simt_launch(l->name, l->grid, l->block, l->dynamic_bytes, l->body, l->context,
-                                    l->context_bytes);
+        cudaError_t e =
+            simt_launch(l->name, l->grid, l->block, l->dynamic_bytes, l->body, l->context, l->context_bytes);
         if (e != cudaSuccess) return e;
     }
     return cudaSuccess;

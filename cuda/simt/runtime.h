@@ -12,7 +12,14 @@ extern "C" {
 
 /* cuda/cublas.c and cuda/cudnn.c know the toolkit's own names too. */
 #ifndef __DRIVER_TYPES_H__
-typedef enum cudaError { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719 } cudaError_t;
+typedef enum cudaError {
+    cudaSuccess = 0,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorNoDevice = 100,
+    cudaErrorLaunchFailure = 719,
+    cudaErrorUnknown = 999
+} cudaError_t;
 #endif
 typedef struct CUstream_st *cudaStream_t;
 typedef struct CUevent_st *cudaEvent_t;
@@ -39,8 +46,10 @@ typedef struct simt_counts {
 void simt_counts_clear(void);
 simt_counts simt_counts_get(void);
 
-/* Every launch of this thread of a kernel whose name holds `part` fails from now on; "": none. */
-void simt_fail_kernel(const char *part);
+/* Every launch of this thread of a kernel whose name holds `part` fails from now on; "": none. late: as a kernel that
+ * crashes on a GPU does: the launch is fine, the next wait tells, and from then on everything fails. */
+void simt_fail_kernel(const char *part, bool late);
+cudaError_t simt_wait(void); /* the end of all launches of this thread: what a wait for the stream tells */
 
 /* Launches of this thread are kept from begin to end instead of run; the recording is the caller's. */
 typedef struct simt_recording simt_recording;

@@ -24,6 +24,7 @@ static thread_local simt_settings settings = { 1, false };
 static thread_local unsigned launches; /* each has an order of threads of its own */
 
 const char *simt_message(void) { return message; }
+void simt_set_message(const char *text) { snprintf(message, sizeof message, "%s", text); }
 
 cudaError_t simt_last_error(void)
 {

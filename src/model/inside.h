@@ -71,6 +71,8 @@ typedef struct run { /* one call on one device: the real one, or null to measure
  */
 sca_status null_run(model *m, arena *a, run *r);
 run real_run(model *m);
+/* arena_open on the model's device; when its memory is out the message says what for, and what to change. */
+sca_status take_memory(model *m, size_t bytes, arena *out, const char *what, const char *advice);
 /* Temporary memory that was measured on the null device (activations f32), on the real one. */
 sca_status temp_reserve(model *m, size_t measured, const char *what, const char *advice);
 /* What to change when a device has no room, by what the memory is for. */

@@ -183,7 +183,7 @@ static sca_status load(const config *c, model *m)
 enum { MIB = 1 << 20 };
 
 /* A device without room says how much was wanted; the model adds what for, what it holds already, and what to change. */
-static sca_status take_memory(model *m, size_t bytes, arena *out, const char *what, const char *advice)
+sca_status take_memory(model *m, size_t bytes, arena *out, const char *what, const char *advice)
 {
     sca_status status = arena_open(m->d, bytes, out);
     if (status != SCA_ERR_MEMORY) return status;

@@ -62,7 +62,9 @@ sca_status scene_open(model *m, const float *pixels, int valid_width, int valid_
                   .width = original_width,
                   .height = original_height };
     sca_status status;
-    TRY_GOTO(failed, arena_open(m->d, scene_bytes(m), &s->memory));
+    TRY_GOTO(failed,
+             take_memory(m, scene_bytes(m), &s->memory, "what is kept of a photo",
+                         "a smaller image encoder (vit_b) needs less, and so do fewer photos held at a time"));
     s->embedding = image_map(&s->memory, &m->sizes);
     s->base = image_map(&s->memory, &m->sizes);
     run r = real_run(m);

@@ -75,7 +75,7 @@ static void after(dev *d, op_id id, const op_arg *args, size_t n, double seconds
 {
     trace *x = d->impl;
     if (d->inner->status != SCA_OK) { /* the failure belongs to the outer stream */
-        dev_fail(d, d->inner->status, "%s", d->inner->error);
+        dev_fail(d, d->inner->status, "op_%s: %s", op_name(id), d->inner->error);
         d->inner->status = SCA_OK;
         return;
     }
@@ -160,7 +160,14 @@ static void trace_close(dev *d)
     mem_free(x);
 }
 
-static void *trace_alloc(dev *d, size_t bytes) { return d->inner->kind->alloc(d->inner, bytes); }
+static void *trace_alloc(dev *d, size_t bytes)
+{
+    void *p = d->inner->kind->alloc(d->inner, bytes);
+    if (p || d->inner->status == SCA_OK) return p;
+    dev_fail(d, d->inner->status, "%s", d->inner->error); /* it belongs to the outer stream */
+    d->inner->status = SCA_OK;
+    return NULL;
+}
 static void trace_release(dev *d, void *p, size_t bytes) { d->inner->kind->release(d->inner, p, bytes); }
 static void trace_put(dev *d, void *dst, const void *src, size_t bytes)
 {
