@@ -95,7 +95,6 @@ sca_status sca_plan(const sca_config *c, int regions, char **json)
     return json_result(model_plan(c, regions, &s), &s, json);
 }
 
-/* SCA_LIBRARIES: "name=version,name=version", from the build. */
 /* "cpu gemm=blas": which library does it, or why it cannot be had. */
 static void put_variants(str *s)
 {
@@ -109,6 +108,7 @@ static void put_variants(str *s)
         }
 }
 
+/* SCA_LIBRARIES: "name=version,name=version", from the build. */
 sca_status sca_build_info(char **json)
 {
     *json = NULL;

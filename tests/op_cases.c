@@ -482,6 +482,9 @@ const op_case op_cases[] = {
     { OP_relpos_attention_fwd, "A1x16x16x160 F1x2x16x16 A1x16x16x480 P480/q P27x80 P27x80", RELPOS(0.11f, 2, 14) },
     { OP_relpos_attention_fwd, "A1x16x20x64 F1x2x16x20 A1x16x20x192 P192/q P31x32 P39x32", RELPOS(0.18f, 2, 0) },
     { OP_relpos_attention_fwd, "A1x20x20x64 - A1x20x20x192 - P39x64 P39x64", RELPOS(0.125f, 1, 0) },
+    /* maps as wide as SAM's: a block of 64 keys is a row of them */
+    { OP_relpos_attention_fwd, "A1x3x64x64 F1x1x3x64 A1x3x64x192 P192/q P5x64 P127x64", RELPOS(0.125f, 1, 0) },
+    { OP_relpos_attention_fwd, "A1x2x64x160 - A1x2x64x480 - P3x80 P127x80", RELPOS(0.11f, 2, 0) },
     { OP_relpos_attention_fwd, "A1x9x9x80 - A1x9x9x240/b P240/q P17x80 P17x80", RELPOS(0.11f, 1, 0),
       .loosen = 4, .why = "scores of hundreds: their rounding passes through the exponential" },
 

@@ -249,7 +249,7 @@ static void the_library_takes_the_graph(void)
     for (size_t i = 0; i < LENGTH(row); i++) {
         const int64_t *n = row[i].dim;
         int64_t engines = 0, width = n[3] * n[5], lse[3] = { n[0], n[3], n[1] };
-        char *base = (char *)NULL + (1 << 20); /* nothing is read */
+        char *base = (char *)(uintptr_t)(1 << 20); /* nothing is read */
         tensor q = tensor_on(base, DT_BF16, 4, (int64_t[]){ n[0], n[1], n[3], n[5] }), y = q;
         tensor k = tensor_on(base + (1 << 16), DT_BF16, 4, (int64_t[]){ n[0], n[2], n[4], n[5] }), v = k;
         if (row[i].fused)
