@@ -20,14 +20,17 @@
 enum { VW = 16 };
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
+typedef uint32_t vu __attribute__((vector_size(64)));
 #elif defined(ISA_AVX2)
 enum { VW = 8 };
 typedef float vf __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));
+typedef uint32_t vu __attribute__((vector_size(32)));
 #else
 enum { VW = 4 };
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
+typedef uint32_t vu __attribute__((vector_size(16)));
 #endif
 
 INLINE vf v_load(const float *p)
@@ -102,6 +105,39 @@ INLINE vf v_min(vf a, vf b) { return v_select((vi)(a < b), a, b); }
 INLINE vf v_sqrt(vf a) { return (vf){ sqrtf(a[0]), sqrtf(a[1]), sqrtf(a[2]), sqrtf(a[3]) }; }
 #endif
 INLINE vf v_abs(vf a) { return (vf)((vi)a & vi_set1(0x7fffffff)); }
+/* The halves of the products of 64 bits */
+INLINE void vu_multiply(vu a, uint32_t by, vu *high, vu *low)
+{
+#if defined(ISA_AVX2)
+    __m256i x = (__m256i)a, times = _mm256_set1_epi32((int32_t)by), even = _mm256_mul_epu32(x, times),
+            odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), times);
+    *low = (vu)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+    *high = (vu)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+#else
+    for (int i = 0; i < VW; i++) {
+        uint64_t product = (uint64_t)a[i] * by;
+        (*high)[i] = (uint32_t)(product >> 32);
+        (*low)[i] = (uint32_t)product;
+    }
+#endif
+}
+/* to[4 i + k] = v[k][i] */
+INLINE void v_interleave(float *to, const vf v[4])
+{
+#if defined(ISA_AVX2)
+    __m256 a = _mm256_unpacklo_ps((__m256)v[0], (__m256)v[1]), b = _mm256_unpacklo_ps((__m256)v[2], (__m256)v[3]),
+           c = _mm256_unpackhi_ps((__m256)v[0], (__m256)v[1]), e = _mm256_unpackhi_ps((__m256)v[2], (__m256)v[3]);
+    __m256 row[4] = { _mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee), _mm256_shuffle_ps(c, e, 0x44),
+                      _mm256_shuffle_ps(c, e, 0xee) }; /* rows i and i + 4 */
+    for (int i = 0; i < 2; i++) {
+        _mm256_storeu_ps(to + 8 * i, _mm256_permute2f128_ps(row[2 * i], row[2 * i + 1], 0x20));
+        _mm256_storeu_ps(to + 16 + 8 * i, _mm256_permute2f128_ps(row[2 * i], row[2 * i + 1], 0x31));
+    }
+#else
+    for (int i = 0; i < VW; i++)
+        for (int k = 0; k < 4; k++) to[4 * i + k] = v[k][i];
+#endif
+}
 /* Sums of the lanes, pairwise: the order is part of the result and never changes. */
 INLINE float v_sum(vf v)
 {
