@@ -32,7 +32,7 @@ static void look_for_gpu(cuda *c, gpu_found *g)
     *g = (gpu_found){ .error = c->pretended, .driver = c->pretended_driver, .runtime = 13000, .gpus = 1 };
     if (c->pretended == cudaErrorNoDevice) g->gpus = 0;
     g->major = c->arch ? c->arch / 10 : 9, g->minor = c->arch % 10;
-    c->multiprocessors = 4;
+    if (!c->multiprocessors) c->multiprocessors = 4;
     c->block_shared = 227 << 10;
     if (!c->memory_bytes) c->memory_bytes = (size_t)80 << 30;
 }
@@ -358,6 +358,10 @@ static sca_status take_option(dev *d, cuda *c, vendor_choice *v, const char *tex
         simt_fail_kernel(text + 6, true);
         return SCA_OK;
     }
+    if (text_starts(text, "multiprocessors=") && text_to_int(text + 16, 1, 1024, &n)) {
+        c->multiprocessors = (int)n;
+        return SCA_OK;
+    }
     if (text_starts(text, "pretend=")) return take_pretence(c, text + 8);
     if (text_starts(text, "seed=") && text_to_int(text + 5, 0, INT32_MAX, &n)) {
         simt_configure(&(simt_settings){ .seed = (unsigned)n });
@@ -367,13 +371,13 @@ static sca_status take_option(dev *d, cuda *c, vendor_choice *v, const char *tex
         simt_configure(&(simt_settings){ .seed = 1, .count = true });
         return SCA_OK;
     }
-    return status_fail(
-        SCA_ERR_ARGUMENT,
-        "device simt: unknown option '%s', expected act=f32|bf16|f16, graphs=on|off|check, "
-        "gemm=own|cublaslt, attention=own|cudnn, cublaslt=FILE, cudnn=FILE, memory=BYTES, fail=KERNEL, "
-        "crash=KERNEL, "
-        "pretend=no-driver|old-driver|no-gpu|broken|sm_75, seed=N or count",
-        text);
+    return status_fail(SCA_ERR_ARGUMENT,
+                       "device simt: unknown option '%s', expected act=f32|bf16|f16, graphs=on|off|check, "
+                       "gemm=own|cublaslt, attention=own|cudnn, cublaslt=FILE, cudnn=FILE, memory=BYTES, "
+                       "multiprocessors=N, fail=KERNEL, "
+                       "crash=KERNEL, "
+                       "pretend=no-driver|old-driver|no-gpu|broken|sm_75, seed=N or count",
+                       text);
 #else
     return status_fail(SCA_ERR_ARGUMENT,
                        "device cuda: unknown option '%s', expected index=N, act=f32|bf16|f16, graphs=on|off, "

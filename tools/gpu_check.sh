@@ -6,7 +6,8 @@
 #   tools/gpu_check.sh --device simt   the same steps without a GPU: a rehearsal
 #   tools/gpu_check.sh --build DIR --out DIR --quick
 #
-# Steps: what the machine is; op cases against the reference; each tile of the product; golden models; compute-sanitizer
+# Steps: what the machine is; op cases against the reference, by our kernels and by cuBLASLt and cuDNN; each tile of the
+# product; golden models; compute-sanitizer
 # on small cases; times of the real sizes, in two rounds each followed by PyTorch's (SCA_PYTHON names a Python that has it,
 # default python3), with the ceilings of this machine. Each step writes a log; summary.txt has a line per step and
 # summary.json the same for programs, gpu.txt and gpu.json the times, power.csv clocks and power meanwhile. A step that
@@ -105,8 +106,10 @@ words=
 if [ -n "$quick" ]; then
     # shellcheck disable=SC2086 # words
     step ops 600 "$build/test_ops" $words
+    step vendors 60 "$build/test_ops" none
 else
     step ops 140 "$build/test_ops" "$device" "$device-bf16" "$device-f16"
+    step vendors 60 "$build/test_ops" "$device-vendor" "$device-vendor-bf16" "$device-vendor-f16"
     tiles=test_gemm_cuda
     [ "$device" = cuda ] || tiles=test_gemm
     [ ! -x "$build/$tiles" ] || step tiles 60 "$build/$tiles"
@@ -116,6 +119,7 @@ export SCA_TEST_DEVICE
 if [ -d ../shared/golden ]; then
     photos=photos # a word: every case with photos
     [ "$device" = cuda ] || photos=photos_on_simt
+    [ -z "$quick" ] || photos=gpu_failures_say_why # what the script does with the program's answer is what counts
     golden_limit=100
     [ "$device" = cuda ] || golden_limit=1200
     step golden $golden_limit "$build/test_cli_golden" $photos
@@ -140,7 +144,7 @@ perf() { # perf FILE: machines that are not here give no rows; a rehearsal has n
     if [ -n "$quick" ] || [ "$device" != cuda ]; then
         "$build/test_ops" perf none
     else
-        "$build/test_ops" perf cuda-bf16 cuda-f16
+        "$build/test_ops" perf cuda-bf16 cuda-f16 cuda-vendor-bf16
     fi | grep -E '^(device|cpu|cuda|simt)[a-z0-9-]*,' >"$1"
 }
 sampler=

@@ -108,6 +108,14 @@ const char *simt_record_differs(const simt_recording *a, const simt_recording *b
 
 size_t simt_record_launches(const simt_recording *r) { return r->n; }
 
+simt_launch_shape simt_record_shape(const simt_recording *r, size_t launch)
+{
+    const recorded *l = &r->launches[launch];
+    simt_launch_shape s = { l->name, l->grid.x * l->grid.y * l->grid.z, l->block.x * l->block.y * l->block.z,
+                            l->dynamic_bytes };
+    return s;
+}
+
 void simt_record_free(simt_recording *r)
 {
     if (!r) return;

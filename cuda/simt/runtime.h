@@ -57,6 +57,12 @@ cudaError_t simt_record_begin(void);
 cudaError_t simt_record_end(simt_recording **out); /* NULL when memory was out */
 cudaError_t simt_record_run(const simt_recording *r);
 size_t simt_record_launches(const simt_recording *r);
+typedef struct simt_launch_shape { /* of one that was kept */
+    const char *kernel;            /* as it is written where it is launched */
+    unsigned blocks, threads;
+    size_t shared_bytes; /* dynamic */
+} simt_launch_shape;
+simt_launch_shape simt_record_shape(const simt_recording *r, size_t launch);
 /* The first kernel that is launched in another way in b than in a; NULL: none. */
 const char *simt_record_differs(const simt_recording *a, const simt_recording *b);
 void simt_record_free(simt_recording *r); /* accepts NULL */
