@@ -64,10 +64,13 @@ if(SCA_CUDA)
   set_target_properties(sca_cuda PROPERTIES CUDA_ARCHITECTURES "${SCA_CUDA_ARCHITECTURES}")
   target_include_directories(sca_cuda PUBLIC include src .)
   target_link_libraries(sca_cuda PUBLIC sca_core sca_ops CUDA::cudart_static)
+  set(spill_flags -Xptxas=--warn-on-spills)
+  if(SCA_WERROR)
+    list(APPEND spill_flags -Werror=all-warnings)
+  endif()
   # 177, 550: functions of a header that a kernel file does not use.
   target_compile_options(sca_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-fno-exceptions,-fno-rtti
-                         -Xptxas=--warn-on-spills -Xcudafe=--display_error_number -diag-suppress=177,550
-                         $<$<BOOL:${SCA_WERROR}>:-Werror=all-warnings>>)
+                         ${spill_flags} -Xcudafe=--display_error_number -diag-suppress=177,550>)
   vendor_rows(sca_cuda)
   target_compile_definitions(sca_ops PRIVATE SCA_CUDA)
   target_link_libraries(sca_ops PUBLIC sca_cuda)

@@ -106,7 +106,6 @@ words=
 if [ -n "$quick" ]; then
     # shellcheck disable=SC2086 # words
     step ops 600 "$build/test_ops" $words
-    step vendors 60 "$build/test_ops" none
 else
     step ops 140 "$build/test_ops" "$device" "$device-bf16" "$device-f16"
     step vendors 60 "$build/test_ops" "$device-vendor" "$device-vendor-bf16" "$device-vendor-f16"
