@@ -4,8 +4,8 @@
 #   tools/bench.sh [--only WORD] [--threads N] [--trace time]   a table; PyTorch's times beside ours where it is installed
 #   tools/bench.sh --train [--only WORD] [--photos FOLDER]
 #                                                training: a step, the mixer, photos, the sum over ranks, the store; with
-#                                                PyTorch, Pillow and torchvision beside ours. The whole takes a quarter of
-#                                                an hour; WORD, part of a row's name, ranks or store, picks a piece
+#                                                PyTorch, Pillow and torchvision beside ours. The whole takes many
+#                                                minutes; WORD, part of a row's name, ranks or store, picks a piece
 #   tools/bench.sh --real-size                   ViT-B, L and H with GPT-2 large and a 3B model: that they run, and how
 #                                                much memory they take (fails above weights + 1.5 GiB)
 #
