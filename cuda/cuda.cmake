@@ -111,6 +111,9 @@ if(SCA_SIMT)
     list(APPEND simt_checks -fsanitize=thread)
   endif()
   set_source_files_properties(${simt_kernels} PROPERTIES COMPILE_OPTIONS "${simt_checks}")
+  # Every access of every thread goes through the shim, and AddressSanitizer sees what its two other checks would.
+  set_source_files_properties(${simt_sources} PROPERTIES COMPILE_OPTIONS
+                              "$<$<CONFIG:Asan>:-O2;-fno-sanitize=null,object-size>")
   target_compile_definitions(sca_ops PRIVATE SCA_SIMT)
   target_link_libraries(sca_ops PUBLIC sca_simt)
 endif()

@@ -121,7 +121,8 @@ static int64_t index_limit(const op_plan *p)
     }
 }
 
-static double draw(const op_plan *p, const op_spec *s, uint64_t *state)
+/* `spread` is the one view that says how values are spread, or 0. */
+static double draw(const op_plan *p, const op_spec *s, char spread, uint64_t *state)
 {
     double u = uniform(state);
     if (s->type == 'I') {
@@ -130,13 +131,13 @@ static double draw(const op_plan *p, const op_spec *s, uint64_t *state)
         return floor(u * (double)index_limit(p));
     }
     if (s->type == 'U') return u < 0.5;
-    if (strchr(s->views, 'x')) return 100 * u - 10;
-    if (strchr(s->views, 'u')) return u;
-    if (strchr(s->views, 'o')) return 2 * u - 1;
+    if (spread == 'x') return 100 * u - 10;
+    if (spread == 'u') return u;
+    if (spread == 'o') return 2 * u - 1;
     double normal = u + uniform(state) + uniform(state) + uniform(state) - 2; /* variance 1/3 */
     normal *= 1.7320508075688772;
-    if (strchr(s->views, 'b')) return 40 * normal;
-    if (strchr(s->views, 'q')) return rint(4 * normal) / 4;
+    if (spread == 'b') return 40 * normal;
+    if (spread == 'q') return rint(4 * normal) / 4;
     return normal;
 }
 
@@ -148,10 +149,11 @@ static bool draw_values(op_plan *p)
         if (!s->given || s->same_as >= 0 || (s->output && !s->adds)) continue;
         uint64_t state = p->seed + 0x9E3779B97F4A7C15ull * (unsigned)i;
         int64_t n = elements(s), unique = strchr(s->views, 'r') ? n / s->dim[0] : n;
+        char spread = s->views[strcspn(s->views, "xuobq")];
         p->values[i] = malloc((size_t)n * sizeof(double));
         if (!p->values[i]) return false;
         for (int64_t k = 0; k < n; k++)
-            p->values[i][k] = k < unique ? draw(p, s, &state) : p->values[i][k - unique];
+            p->values[i][k] = k < unique ? draw(p, s, spread, &state) : p->values[i][k - unique];
         for (int64_t k = 0; strchr(s->views, 'n') && k < n; k++)
             if (k % 7 == 3 || k % 11 == 0) p->values[i][k] = (double)NAN;
         for (int64_t k = 0; strchr(s->views, 'e') && k < n; k++) {
@@ -304,38 +306,56 @@ static char *element(tensor t, int64_t index)
     return (char *)t.data + offset * (int64_t)dtype_bytes(t.type);
 }
 
-static void store(tensor t, int64_t index, double value)
+/* n numbers that lie one after the other. */
+static void store_run(dtype type, void *to, const double *from, int64_t n)
 {
-    char *p = element(t, index);
-    if (t.type == DT_I32)
-        memcpy(p, &(int32_t){ (int32_t)value }, 4);
-    else if (t.type == DT_U8)
-        *p = (char)value;
+    if (type == DT_I32)
+        for (int64_t k = 0; k < n; k++) ((int32_t *)to)[k] = (int32_t)from[k];
+    else if (type == DT_U8)
+        for (int64_t k = 0; k < n; k++) ((uint8_t *)to)[k] = (uint8_t)from[k];
     else
-        dtype_convert(t.type, p, DT_F64, &value, 1);
+        dtype_convert(type, to, DT_F64, from, (size_t)n);
 }
 
-static double load(tensor t, int64_t index)
+static void load_run(dtype type, double *to, const void *from, int64_t n)
 {
-    const char *p = element(t, index);
-    double value;
-    int32_t whole;
-    if (t.type == DT_I32) {
-        memcpy(&whole, p, 4);
-        return whole;
+    if (type == DT_I32)
+        for (int64_t k = 0; k < n; k++) to[k] = ((const int32_t *)from)[k];
+    else if (type == DT_U8)
+        for (int64_t k = 0; k < n; k++) to[k] = ((const uint8_t *)from)[k];
+    else
+        dtype_convert(DT_F64, to, type, from, (size_t)n);
+}
+
+/* How many numbers of the last axis lie one after the other. */
+static int64_t run_length(tensor t) { return t.stride[t.ndim - 1] == 1 ? t.dim[t.ndim - 1] : 1; }
+
+static void store(tensor t, const double *values)
+{
+    int64_t n = run_length(t);
+    for (int64_t k = 0; k < tensor_count(t); k += n) store_run(t.type, element(t, k), values + k, n);
+}
+
+static void load(tensor t, double *values)
+{
+    int64_t n = run_length(t);
+    for (int64_t k = 0; k < tensor_count(t); k += n) load_run(t.type, values + k, element(t, k), n);
+}
+
+/* The values as `type` holds them; free. */
+static double *rounded(dtype type, const double *values, int64_t n)
+{
+    double *same = malloc((size_t)n * sizeof *same);
+    void *narrow = malloc((size_t)n * dtype_bytes(type));
+    if (same && narrow) {
+        memcpy(same, values, (size_t)n * sizeof *same);
+        if (dtype_is_float(type)) {
+            dtype_convert(type, narrow, DT_F64, values, (size_t)n);
+            dtype_convert(DT_F64, same, type, narrow, (size_t)n);
+        }
     }
-    if (t.type == DT_U8) return (unsigned char)*p;
-    dtype_convert(DT_F64, &value, t.type, p, 1);
-    return value;
-}
-
-static double rounded(dtype type, double value)
-{
-    char narrow[8];
-    if (!dtype_is_float(type)) return value;
-    dtype_convert(type, narrow, DT_F64, &value, 1);
-    dtype_convert(DT_F64, &value, type, narrow, 1);
-    return value;
+    free(narrow);
+    return same;
 }
 
 static bool in_out_of(const op_plan *p)
@@ -370,8 +390,12 @@ static bool place(op_instance *s, const op_plan *p, int i, const dev *round)
     tensor on_host = s->whole[i];
     on_host.data = s->before[i];
     on_host = view_of(on_host, spec, s->plain);
-    dtype to = op_type(spec->type, round, s->weight);
-    for (int64_t k = 0; p->values[i] && k < elements(spec); k++) store(on_host, k, rounded(to, p->values[i][k]));
+    if (p->values[i]) {
+        double *values = rounded(op_type(spec->type, round, s->weight), p->values[i], elements(spec));
+        if (!values) return false;
+        store(on_host, values);
+        free(values);
+    }
     dev_put(s->d, s->whole[i], s->before[i], bytes);
     return true;
 }
@@ -445,7 +469,7 @@ static double *as_doubles(const op_instance *s, int i, void *bytes)
 {
     tensor t = host_view(s, i, bytes);
     double *v = malloc((size_t)tensor_count(t) * sizeof *v);
-    for (int64_t k = 0; v && k < tensor_count(t); k++) v[k] = load(t, k);
+    if (v) load(t, v);
     return v;
 }
 
@@ -466,9 +490,10 @@ bool op_instance_kept(op_instance *s, const op_plan *p, int i, bool output)
     size_t bytes = tensor_bytes(s->whole[i]);
     if (output) { /* what the op may write is put out of sight on both sides */
         tensor a = host_view(s, i, now), b = host_view(s, i, s->before[i]);
-        for (int64_t k = 0; k < elements(&p->spec[i]); k++) {
-            memset(element(a, k), 0, dtype_bytes(a.type));
-            memset(element(b, k), 0, dtype_bytes(b.type));
+        int64_t n = run_length(a);
+        for (int64_t k = 0; k < elements(&p->spec[i]); k += n) {
+            memset(element(a, k), 0, (size_t)n * dtype_bytes(a.type));
+            memset(element(b, k), 0, (size_t)n * dtype_bytes(b.type));
         }
     }
     bool kept = memcmp(now, s->before[i], bytes) == 0;

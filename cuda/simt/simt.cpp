@@ -232,8 +232,10 @@ static void place_threads(machine *m)
         dim3 b = m->block_dim;
         uint3 index = { r % b.x, r / b.x % b.y, r / b.x / b.y };
         simt_thread self = { index, m->block, b, m->grid, r, r % SIMT_WARP, r / SIMT_WARP };
-#ifdef WITH_ASAN /* frames that were left behind */
-        __asan_unpoison_memory_region(f->stack, STACK_BYTES - PAGE);
+#ifdef WITH_ASAN /* frames that were left behind; what fails for a fiber on the scheduler's stack leaves sp there */
+        char *low = f->stack, *high = reinterpret_cast<char *>(f->self), *sp = static_cast<char *>(f->sp);
+        if (sp > low && sp < high) low = sp;
+        __asan_unpoison_memory_region(low, (size_t)(high - low));
 #endif
         *f->self = self;
         f->sp = first_sp(reinterpret_cast<char *>(f->self));
