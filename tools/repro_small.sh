@@ -28,10 +28,10 @@ if [ -z "${SCA:-}" ]; then
     SCA=${SCA_BUILD_DIR:-build}/sca
 fi
 
-# Sizes: phrases for the language model, scenes with labels, scenes with descriptions.
-n_text=4000 n_labels=1000 n_few=300 small=
+# Sizes: phrases for the language model, scenes with labels, with few descriptions, with many for the demo.
+n_text=4000 n_labels=1000 n_few=300 n_many=3000 small=
 if [ -n "$rehearse" ]; then
-    n_text=40 n_labels=12 n_few=6 seeds=1
+    n_text=40 n_labels=12 n_few=6 n_many=6 seeds=1
     small="train.steps=2 train.warmup_steps=1 train.eval_every=2 train.eval_images=2 train.log_every=1"
 fi
 size="size=128 shapes=4"
@@ -103,6 +103,66 @@ for seed in $seeds; do
     judge "seed-$seed/pretrained"
 done
 
+echo "5. the model of the demo: many descriptions"
+first=${seeds%% *}
+store many "count=$n_many seed=41"
+learn demo many "model.path=$to/seed-$first/labels/last" "data.train.0.annotations=$to/many.h5"
+judge demo
+
+# What is right of the descriptions: the share of regions whose word for it is that of the reference, in percent.
+parts() { # RUN
+    awk '
+        function first(text, list, i, n, w) {
+            n = split(text, w, " ")
+            for (i = 1; i <= n; i++) if (index(list, " " w[i] " ")) return w[i]
+            return ""
+        }
+        function parse(text, to, i) {
+            sub(/^ *"/, "", text)
+            sub(/",?$/, "", text)
+            to["relation"] = to["other"] = ""
+            if (match(text, / (left of|right of|above|below|in front of|behind) the /)) {
+                to["relation"] = substr(text, RSTART, RLENGTH)
+                to["other"] = substr(text, RSTART + RLENGTH)
+                text = substr(text, 1, RSTART - 1)
+            }
+            for (i = 1; i <= 4; i++) to[kind[i]] = first(text, words[kind[i]])
+        }
+        BEGIN {
+            split("size colour pattern shape relation other", kind, " ")
+            words["size"] = " small large "
+            words["colour"] = " red green blue yellow purple orange white black "
+            words["pattern"] = " striped dotted checkered "
+            words["shape"] = " circle square triangle star cross ring "
+        }
+        /"references": \[/ { getline; parse($0, a) }
+        /"candidates": \[/ {
+            getline
+            parse($0, b)
+            n++
+            for (i = 1; i <= 6; i++) right[kind[i]] += a[kind[i]] == b[kind[i]]
+        }
+        END { for (i = 1; i <= 6; i++) print 100 * right[kind[i]] / n }' "$to/$1/eval/scenes/predictions.json"
+}
+parts_row() { # NAME RUN...
+    name=$1
+    shift
+    for run in "$@"; do parts "$run"; done |
+        awk -v name="$name" -v runs=$# '
+            { sum[(NR - 1) % 6] += $1 }
+            END { for (i = 0; i < 6; i++) name = name sprintf(" | %.1f", sum[i] / runs); print "| " name " |" }'
+}
+parts_table() {
+    echo "| mixer | size | colour | pattern | shape | relation | colour and shape of the other |"
+    echo "|---|---|---|---|---|---|---|"
+    # shellcheck disable=SC2046  # names hold no spaces
+    parts_row "(a) few descriptions" $(for seed in $seeds; do echo "seed-$seed/direct"; done)
+    # shellcheck disable=SC2046
+    parts_row "(b) labels, then the same" $(for seed in $seeds; do echo "seed-$seed/pretrained"; done)
+    parts_row "the demo's: labels, then many" demo
+    echo "| chance | 33.3 | 12.5 | 25.0 | 16.7 | - | 2.1 |"
+}
+
 # Scores times 100, then mean and, with several seeds, the standard deviation.
 table() {
     echo "| mixer | seed | CIDEr-D | METEOR | exact match | mask IoU |"
@@ -147,6 +207,6 @@ table() {
         }
         END { close_way() }'
 }
-table >"$to/small.md.new" && mv "$to/small.md.new" "$to/small.md"
+{ table && echo && parts_table; } >"$to/small.md.new" && mv "$to/small.md.new" "$to/small.md"
 echo
 cat "$to/small.md"

@@ -11,8 +11,9 @@
 
 enum { QUARTERS = 4, COLOURS = 3, DIRECTIONS = 9, LOOKS = QUARTERS * COLOURS + DIRECTIONS };
 
-static const double half_turn = 3.14159265358979323846,
-                    contrast = 3; /* brings shares of a histogram near unit size */
+static const double half_turn = 3.14159265358979323846;
+static const double grain = 0.1;  /* mean strength of edges, in normalised brightness, that counts for half */
+static const double contrast = 3; /* brings shares of a histogram near unit size */
 
 int restore_channels(void) { return LOOKS; }
 
@@ -39,14 +40,15 @@ static void put_colours(float *to, const float *pixels, int64_t side, int64_t pa
         for (int c = 0; c < COLOURS; c++) to[q * COLOURS + c] = count[q] > 0 ? (float)(sum[q][c] / count[q]) : 0;
 }
 
-/* Directions of edges, without sign, in the patch and half a patch around it; weighted with their strength, of length 1 if
- * there are any. A direction between two bins counts for both. */
+/* Directions of edges, without sign, in the patch and half a patch around it, weighted with their strength: of length 1
+ * where edges are strong, near 0 where there is only grain. A direction between two bins counts for both. */
 static void put_directions(float *to, const float *pixels, int64_t side, int64_t patch, int64_t x0, int64_t y0)
 {
-    double bin[DIRECTIONS] = { 0 }, square = 0.01;
+    double bin[DIRECTIONS] = { 0 }, count = 0, square = 0;
     for (int64_t y = y0 - patch / 2; y < y0 + patch + patch / 2; y++)
         for (int64_t x = x0 - patch / 2; x < x0 + patch + patch / 2; x++) {
             if (x < 0 || y < 0 || x >= side || y >= side) continue;
+            count++;
             double dx = brightness(pixels, side, x + 1, y) - brightness(pixels, side, x - 1, y);
             double dy = brightness(pixels, side, x, y + 1) - brightness(pixels, side, x, y - 1);
             double turn = atan2(dy, dx) / half_turn + 1; /* 0 to 2; opposite directions are one apart */
@@ -56,7 +58,7 @@ static void put_directions(float *to, const float *pixels, int64_t side, int64_t
             bin[(first + 1) % DIRECTIONS] += share * hypot(dx, dy);
         }
     for (int i = 0; i < DIRECTIONS; i++) square += bin[i] * bin[i];
-    for (int i = 0; i < DIRECTIONS; i++) to[i] = (float)(contrast * bin[i] / sqrt(square));
+    for (int i = 0; i < DIRECTIONS; i++) to[i] = (float)(contrast * bin[i] / hypot(sqrt(square), grain * count));
 }
 
 void restore_targets(float *to, const float *pixels, int64_t side, int64_t grid)
