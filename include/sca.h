@@ -205,8 +205,9 @@ SCA_API sca_status sca_train_step(sca_trainer *t, sca_step *out);
 SCA_API sca_status sca_train(sca_trainer *t, const sca_train_hooks *hooks, int *complete);
 /* A checkpoint: a model directory with the state of the trainer, for train.resume. dir must not be there. */
 SCA_API sca_status sca_trainer_save(sca_trainer *t, const char *dir);
-SCA_API int64_t sca_trainer_done(const sca_trainer *t); /* steps */
-SCA_API void sca_trainer_close(sca_trainer *t);         /* accepts NULL */
+SCA_API int64_t sca_trainer_done(const sca_trainer *t);    /* steps */
+SCA_API int64_t sca_trainer_skipped(const sca_trainer *t); /* of these, without a finite loss or gradient */
+SCA_API void sca_trainer_close(sca_trainer *t);            /* accepts NULL */
 
 /* ---- scores -------------------------------------------------------------------------------------- */
 

@@ -428,6 +428,7 @@ sca_status sca_train_step(sca_trainer *t, sca_step *out)
 sca_status sca_trainer_save(sca_trainer *t, const char *dir) { return trainer_save(t->inner, dir); }
 
 int64_t sca_trainer_done(const sca_trainer *t) { return trainer_done(t->inner); }
+int64_t sca_trainer_skipped(const sca_trainer *t) { return trainer_skipped(t->inner); }
 
 typedef struct hooks { /* between the trainer's hooks and the caller's */
     sca_trainer *t;

@@ -80,10 +80,13 @@ static sca_status set_precision(sca_config *settings)
     return status;
 }
 
-static sca_status say_done(const char *dir, bool complete, int64_t steps)
+static sca_status say_done(const char *dir, bool complete, int64_t steps, int64_t skipped)
 {
     output out = { 0 };
-    str_printf(&out.text, "%s after %lld steps; ", complete ? "done" : "stopped", (long long)steps);
+    str_printf(&out.text, "%s after %lld steps", complete ? "done" : "stopped", (long long)steps);
+    if (skipped)
+        str_printf(&out.text, ", %lld of them skipped since loss or gradient was not finite", (long long)skipped);
+    str_put(&out.text, "; ");
     put_printable(&out.text, dir);
     str_put(&out.text, complete ? " holds the checkpoints, log.jsonl and report.html\n"
                                 : " holds the checkpoint; the same command goes on from there\n");
@@ -92,13 +95,13 @@ static sca_status say_done(const char *dir, bool complete, int64_t steps)
     return status;
 }
 
-static sca_status finish(const char *dir, bool complete, int64_t steps)
+static sca_status finish(const char *dir, bool complete, int64_t steps, int64_t skipped)
 {
     int rank;
     sca_rank(&rank, NULL);
     if (rank > 0) return SCA_OK;
     if (complete) TRY(run_report_write(dir));
-    return say_done(dir, complete, steps);
+    return say_done(dir, complete, steps, skipped);
 }
 
 static sca_status train(sca_config *settings)
@@ -125,7 +128,7 @@ static sca_status train(sca_config *settings)
     TRY_GOTO(done, sca_trainer_open(model, settings, &trainer));
     catch_signals();
     TRY_GOTO(done, sca_train(trainer, &hooks, &complete));
-    status = finish(dir, complete != 0, sca_trainer_done(trainer));
+    status = finish(dir, complete != 0, sca_trainer_done(trainer), sca_trainer_skipped(trainer));
 done:
     sca_trainer_close(trainer);
     sca_model_close(model);

@@ -97,6 +97,7 @@ sca_status trainer_open(model *m, const config *c, comm *ranks, trainer **out);
 /* The next optimizer step, logged. Twenty steps in a row without a finite loss: SCA_ERR_STATE. */
 sca_status trainer_next(trainer *t, trainer_step *out);
 int64_t trainer_done(const trainer *t);    /* steps */
+int64_t trainer_skipped(const trainer *t); /* of these, without a finite loss or gradient: nothing was updated */
 const char *trainer_dir(const trainer *t); /* run directory; NULL: none */
 /* The rest of the steps, with checkpoints and evaluations. *complete: false when stopped. */
 sca_status trainer_run(trainer *t, const trainer_hooks *h, bool *complete);

@@ -273,7 +273,7 @@ static sca_status log_step(const trainer *t, const trainer_step *s)
     json_put_real(&line, s->seconds);
     str_put(&line, ",\"data_seconds\":");
     json_put_real(&line, s->data_seconds);
-    str_printf(&line, ",\"skipped\":%lld}\n", (long long)(t->at.step - t->at.updates)); /* so far */
+    str_put(&line, "}\n");
     sca_status status =
         line.failed ? mem_fail(line.bytes, "a line of the log") : file_log_put(t->log, line.data, line.bytes);
     str_free(&line);
@@ -334,6 +334,7 @@ static sca_status step(trainer *t, bool stop, trainer_step *out)
 sca_status trainer_next(trainer *t, trainer_step *out) { return step(t, false, out); }
 
 int64_t trainer_done(const trainer *t) { return t->at.step; }
+int64_t trainer_skipped(const trainer *t) { return t->at.step - t->at.updates; }
 const char *trainer_dir(const trainer *t) { return t->dir; }
 
 /* ---- evaluation, checkpoints --------------------------------------------------------------------------------- */
