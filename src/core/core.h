@@ -61,8 +61,9 @@ typedef struct dev dev;
 struct op_table; /* defined in ops.h; core never looks inside */
 
 typedef struct dev_row { /* an implementation that is chosen by name: setting run.variants */
-    const char *name;                        /* "gemm=blas" */
-    void (*state)(char *text, size_t bytes); /* which library does it, or why it cannot be had; NULL: it is our own */
+    const char *name;    /* "gemm=blas" */
+    void (*state)(char *text,
+                  size_t bytes); /* which library does it, or why it cannot be had; NULL: it is our own */
 } dev_row;
 
 typedef struct backend { /* a kind of machine */
@@ -99,8 +100,8 @@ struct dev { /* one machine, one stream, used by one thread */
 
 /* Opens a device of that kind; unknown names are refused with the list of those built in. (ops.c) */
 sca_status dev_open(const char *kind, const char *options, dev **out);
-void dev_close(dev *d);             /* accepts NULL */
-const char *const *dev_kinds(void); /* NULL-terminated names of what is built in (ops.c) */
+void dev_close(dev *d);                    /* accepts NULL */
+const char *const *dev_kinds(void);        /* NULL-terminated names of what is built in (ops.c) */
 const dev_row *dev_rows(const char *kind); /* never NULL (ops.c) */
 /* Records the first failure of the stream. */
 void dev_fail(dev *d, sca_status s, const char *format, ...) PRINTF_LIKE(3, 4);
