@@ -15,12 +15,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#ifdef SIMT
-#define KIND "simt"
-#else
-#define KIND "cuda"
-#endif
-
 #ifdef SCA_CUBLASLT
 
 enum { MOST_PLANS = 64, WORKSPACE = 32 << 20, MOST_ALIGN = 256 };
@@ -42,30 +36,15 @@ enum { MOST_PLANS = 64, WORKSPACE = 32 << 20, MOST_ALIGN = 256 };
     F(cublasLtMatmulAlgoGetHeuristic)                                                                              \
     F(cublasLtMatmul)
 
-enum {
-#define F(name) AT_##name,
-    FUNCTIONS(F)
-#undef F
-        FUNCTION_COUNT
-};
-
-static const char *const names[] = {
-#define F(name) #name,
-    FUNCTIONS(F)
-#undef F
-};
-#define LIBRARY_OF(version) "libcublasLt.so." #version
-#define LIBRARY(version) LIBRARY_OF(version)
+static const char *const names[] = { FUNCTIONS(VENDOR_NAME) };
 #ifdef SIMT
 static const char *const files[] = { NULL };
 #else
-static const char *const files[] = { LIBRARY(CUBLAS_VER_MAJOR), "libcublasLt.so", NULL };
+static const char *const files[] = { "libcublasLt.so." VENDOR_TEXT(CUBLAS_VER_MAJOR), "libcublasLt.so", NULL };
 #endif
 
-typedef struct table { /* in the order of FUNCTIONS */
-#define F(name) __typeof__(&name) name;
-    FUNCTIONS(F)
-#undef F
+typedef struct table { /* in the order of names */
+    FUNCTIONS(VENDOR_ADDRESS)
 } table;
 
 /* What an algorithm is chosen for. No padding that is not zero: compared as bytes. */
@@ -95,8 +74,8 @@ typedef struct cublas {
 
 static sca_status load(table *f, const char *file)
 {
-    void (*address[FUNCTION_COUNT])(void);
-    const vendor_library l = { "gemm=cublaslt", files, names, address, FUNCTION_COUNT };
+    void (*address[LENGTH(names)])(void);
+    const vendor_library l = { "gemm=cublaslt", files, names, address, (int)LENGTH(names) };
     TRY(cuda_vendor_load(&l, file));
     memcpy(f, address, sizeof *f);
     return SCA_OK;

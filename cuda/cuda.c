@@ -6,12 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#ifdef SIMT
-#define KIND "simt"
-#else
-#define KIND "cuda"
-#endif
-
 enum { STAGING_BYTES = 4 << 20, LEAST_ARCH = 80 };
 
 static const backend bf16_backend, f16_backend; /* below */

@@ -15,12 +15,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#ifdef SIMT
-#define KIND "simt"
-#else
-#define KIND "cuda"
-#endif
-
 #ifdef SCA_CUDNN
 
 enum { MOST_PLANS = 32, MOST_CONFIGS = 8, LEAST_VERSION = 91301, ALIGN = 16 };
@@ -39,30 +33,15 @@ enum { ID_Q = 1, ID_K, ID_V, ID_O, ID_STATS, ID_SCALE };
     F(cudnnBackendFinalize)                                                                                        \
     F(cudnnBackendExecute)
 
-enum {
-#define F(name) AT_##name,
-    FUNCTIONS(F)
-#undef F
-        FUNCTION_COUNT
-};
-
-static const char *const names[] = {
-#define F(name) #name,
-    FUNCTIONS(F)
-#undef F
-};
-#define LIBRARY_OF(version) "libcudnn.so." #version
-#define LIBRARY(version) LIBRARY_OF(version)
+static const char *const names[] = { FUNCTIONS(VENDOR_NAME) };
 #ifdef SIMT
 static const char *const files[] = { NULL };
 #else
-static const char *const files[] = { LIBRARY(CUDNN_MAJOR), "libcudnn.so", NULL };
+static const char *const files[] = { "libcudnn.so." VENDOR_TEXT(CUDNN_MAJOR), "libcudnn.so", NULL };
 #endif
 
-typedef struct table { /* in the order of FUNCTIONS */
-#define F(name) __typeof__(&name) name;
-    FUNCTIONS(F)
-#undef F
+typedef struct table { /* in the order of names */
+    FUNCTIONS(VENDOR_ADDRESS)
 } table;
 
 typedef cudnnBackendDescriptor_t descriptor;
@@ -94,8 +73,8 @@ typedef struct cudnn {
 
 static sca_status load(table *f, const char *file)
 {
-    void (*address[FUNCTION_COUNT])(void);
-    const vendor_library l = { "attention=cudnn", files, names, address, FUNCTION_COUNT };
+    void (*address[LENGTH(names)])(void);
+    const vendor_library l = { "attention=cudnn", files, names, address, (int)LENGTH(names) };
     TRY(cuda_vendor_load(&l, file));
     memcpy(f, address, sizeof *f);
     size_t v = f->cudnnGetVersion();

@@ -4,12 +4,6 @@
 #include <dlfcn.h>
 #include <string.h>
 
-#ifdef SIMT
-#define KIND "simt"
-#else
-#define KIND "cuda"
-#endif
-
 static sca_status not_found(const vendor_library *l, const char *file)
 {
     str list = { 0 };

@@ -18,6 +18,18 @@
 #define cuda_cudnn_state CUDA_NAME(cudnn_state)
 #define cuda_cudnn_engines CUDA_NAME(cudnn_engines)
 
+#ifdef SIMT
+#define KIND "simt"
+#else
+#define KIND "cuda"
+#endif
+
+/* What a list of functions, F(name) F(name)..., gives: their names, the members for their addresses, and a version as text. */
+#define VENDOR_NAME(name) #name,
+#define VENDOR_ADDRESS(name) __typeof__(&name) name;
+#define VENDOR_TEXT_OF(version) #version
+#define VENDOR_TEXT(version) VENDOR_TEXT_OF(version)
+
 /* A library and what is wanted of it. */
 typedef struct vendor_library {
     const char *row;              /* "gemm=cublaslt" */

@@ -15,7 +15,9 @@ static bool built_in(const char *kind)
 {
     for (const char *const *name = dev_kinds(); *name; name++)
         if (strcmp(*name, kind) == 0) return true;
-    check_skip("not built in");
+    char why[64];
+    snprintf(why, sizeof why, "%s: not built in", kind);
+    check_skip(why);
     return false;
 }
 
